@@ -1,0 +1,76 @@
+"""ResNet trunks up to the third residual stage (He et al., CVPR 2016), on torchvision's blocks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+# depth -> (block, blocks in stages 1 to 3); depth 8 is for tests.
+_DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int]]] = {
+    8: (BasicBlock, (1, 1, 1)),
+    18: (BasicBlock, (2, 2, 2)),
+    50: (Bottleneck, (3, 4, 6)),
+    101: (Bottleneck, (3, 4, 23)),
+}
+
+
+class Pyramid(NamedTuple):
+    """Features of one trunk: strides 4, 8, 16."""
+
+    feat4: torch.Tensor  # (B, C4, H/4, W/4)
+    feat8: torch.Tensor  # (B, C8, H/8, W/8)
+    feat16: torch.Tensor  # (B, C16, h, w)
+
+
+class ResNetTrunk(nn.Module):
+    """conv1 to layer3 of a ResNet, with torchvision's parameter names.
+
+    Args:
+        depth: 18, 50 or 101 (8 for tests).
+        in_channels: channels of the input; more than 3 for encoders that also see masks.
+        width: channels of the first convolution and stage (64 as published).
+    """
+
+    def __init__(self, depth: int, in_channels: int = 3, width: int = 64) -> None:
+        super().__init__()
+        if depth not in _DEPTHS:
+            raise ValueError(f"There is no ResNet of depth {depth} here: choose from {[*_DEPTHS]}.")
+        block, (num1, num2, num3) = _DEPTHS[depth]
+        expansion = block.expansion
+        self.in_channels = in_channels
+        self.channels = (width * expansion, 2 * width * expansion, 4 * width * expansion)
+        self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(block, width, width, num1, stride=1)
+        self.layer2 = _stage(block, width * expansion, 2 * width, num2, stride=2)
+        self.layer3 = _stage(block, 2 * width * expansion, 4 * width, num3, stride=2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, image: torch.Tensor) -> Pyramid:
+        """(B, in_channels, H, W) -> Pyramid; H and W are multiples of 16."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))  # (B, width, H/4, W/4)
+        feat4 = self.layer1(x)
+        feat8 = self.layer2(feat4)
+        return Pyramid(feat4, feat8, self.layer3(feat8))
+
+
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck], channels: int, planes: int, num: int, stride: int
+) -> nn.Sequential:
+    out_channels = planes * block.expansion
+    downsample = None
+    if stride != 1 or channels != out_channels:
+        downsample = nn.Sequential(
+            nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+    blocks = [block(channels, planes, stride, downsample)]
+    blocks += [block(out_channels, planes) for _ in range(num - 1)]
+    return nn.Sequential(*blocks)

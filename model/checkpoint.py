@@ -1,0 +1,238 @@
+"""Save, load, recognise and convert weights. Strict, and never unpickles code."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from model.backbones import ResNetTrunk
+from model.methods import METHODS, Method, build_network
+from model.network import Network, NetworkSpec
+from util.files import atomic_path
+
+FORMAT = "vos-1"
+StateDict = Mapping[str, torch.Tensor]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def read_file(path: Path | str) -> dict[str, Any]:
+    """The dictionary in a file of weights.
+
+    Raises:
+        ValueError: the file is absent, is no checkpoint, or holds pickled code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: give the path of a .pth file of weights.")
+    try:
+        with warnings.catch_warnings():
+            # torch warns of old formats before it fails; the sentences below say it better.
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error) and "Unsupported" in str(error):
+            raise ValueError(
+                f"{path} holds pickled Python objects, which could run code when loaded, so it was "
+                "not loaded. Save the state_dict alone: torch.save(model.state_dict(), path)."
+            ) from error
+        raise ValueError(_not_a_checkpoint(path)) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise ValueError(_not_a_checkpoint(path)) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+    return content
+
+
+def _not_a_checkpoint(path: Path) -> str:
+    return (
+        f"{path} is not a checkpoint that torch can read ({path.stat().st_size} bytes): it may be "
+        "cut short or another kind of file. Download or save it again."
+    )
+
+
+def save_network(path: Path, network: Network, record: dict[str, Any]) -> None:
+    """Write weights with what they are: `record` (settings, commit, versions) travels along."""
+    content = {"format": FORMAT, "spec": asdict(network.spec), "weights": network.state_dict()}
+    write_file(path, {**content, "record": record})
+
+
+def write_file(path: Path, content: dict[str, Any]) -> None:
+    """torch.save, whole or not at all."""
+    with atomic_path(path) as temporary:
+        torch.save(content, temporary)
+
+
+def load_network(path: Path | str, is_single_object: bool = False, seed: int = 0) -> Network:
+    """A network from our own file or from a published checkpoint, in float32 on the CPU.
+
+    Args:
+        is_single_object: build the stage 0 network instead of the one for several objects.
+        seed: a stage 0 value encoder is widened for several objects by an orthogonal channel, as
+            published; this seeds it. Evaluation uses `load_for_evaluation`.
+
+    Raises:
+        ValueError: with the list of what is missing, extra or of another shape.
+    """
+    spec, weights = read_weights(path)
+    target = replace(spec, is_single_object=is_single_object)
+    if is_single_object and not spec.is_single_object:
+        raise ValueError(
+            f"{path} was trained with several objects (stages 1 to 3); stage 0 trains with one. "
+            "Start stage 0 without --load_network, or go on with --stage 3."
+        )
+    if not is_single_object and spec.is_single_object:
+        weights = widen(weights, orthogonal_seed=seed)
+    return _fill(build_network(target), weights, path)
+
+
+def load_for_evaluation(path: Path | str) -> Network:
+    """The network for several objects; a stage 0 network is widened by zeros, as published."""
+    spec, weights = read_weights(path)
+    if spec.is_single_object:
+        weights = widen(weights, orthogonal_seed=None)
+    return _fill(build_network(replace(spec, is_single_object=False)), weights, path)
+
+
+def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
+    """What a file of weights is and holds, by our names, in float32."""
+    content = read_file(path)
+    if content.get("format") == FORMAT:
+        weights = content["weights"]
+        spec = NetworkSpec(**content["spec"])
+    else:
+        spec, weights = convert_published(content, path)
+    return spec, {name: _to_float(tensor) for name, tensor in weights.items()}
+
+
+def _to_float(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def convert_published(content: dict[str, Any], path: Path | str) -> tuple[NetworkSpec, StateDict]:
+    """Recognise a published state_dict by its tensor names, and rename it.
+
+    Convolution biases ahead of a batch norm, which torchvision's trunks do not have, are folded
+    into the batch norm's running mean: exact, since batch norms use their running statistics.
+
+    Raises:
+        ValueError: no method of ours has such names, with the nearest one's differences.
+    """
+    weights = {k.removeprefix("module."): v for k, v in content.items()}
+    if not weights or not all(isinstance(v, torch.Tensor) for v in weights.values()):
+        raise ValueError(
+            f"{path} holds {_some(content)}, not a state_dict: give the file of weights (without "
+            "_checkpoint in its name)."
+        )
+    best: tuple[int, Method, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
+    for method in METHODS.values():
+        renamed = _fold_biases({_rename(method, k): v for k, v in weights.items()})
+        with torch.device("meta"):
+            ours = build_network(NetworkSpec(method.name)).state_dict()
+        differing = len(ours.keys() ^ renamed.keys())
+        if best is None or differing < best[0]:
+            best = (differing, method, renamed, ours)
+    assert best is not None
+    differing, method, renamed, ours = best
+    if differing:
+        raise ValueError(
+            f"{path} is no checkpoint of a method known here; the nearest is {method.name}. "
+            + describe_differences(ours, renamed)
+        )
+    channels = renamed["value_encoder.trunk.conv1.weight"].shape[1]
+    return NetworkSpec(method.name, "base", is_single_object=channels == 4), renamed
+
+
+def _rename(method: Method, name: str) -> str:
+    for published, ours in method.renames:
+        if name.startswith(published):
+            return ours + name[len(published) :]
+    return name
+
+
+def _fold_biases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """bn(conv(x) + b) = bn'(conv(x)) with running_mean' = running_mean - b."""
+    folded = dict(weights)
+    for name, bias in weights.items():
+        module, _, kind = name.rpartition(".")
+        parent, _, conv = module.rpartition(".")
+        if kind != "bias" or ".trunk." not in name:
+            continue
+        norm = {"0": "1"}.get(conv, conv.replace("conv", "bn"))
+        mean = f"{parent}.{norm}.running_mean"
+        if norm != conv and mean in weights:
+            folded[mean] = weights[mean] - bias
+            del folded[name]
+    return folded
+
+
+def widen(weights: StateDict, orthogonal_seed: int | None) -> StateDict:
+    """Give the value encoder's first convolution the input channel of the other objects' masks.
+
+    Orthogonal weights to train from (a seed), zeros to evaluate with (None), as published.
+    """
+    name = "value_encoder.trunk.conv1.weight"
+    weight = weights[name]  # (C, 4, 7, 7)
+    extra = torch.zeros_like(weight[:, :1])
+    if orthogonal_seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(orthogonal_seed)
+            nn.init.orthogonal_(extra)
+    return {**weights, name: torch.cat([weight, extra], 1)}
+
+
+def load_trunk(trunk: ResNetTrunk, weights: StateDict, source: str) -> None:
+    """Fill a trunk from ImageNet weights with torchvision's names.
+
+    layer4 and fc have no place here. A trunk that also sees masks keeps orthogonal weights for
+    them, as published.
+
+    Raises:
+        ValueError: `source` does not hold a ResNet of the trunk's depth and width.
+    """
+    ours = trunk.state_dict()
+    theirs = {k: _to_float(v) for k, v in weights.items() if not k.startswith(("layer4.", "fc."))}
+    first = theirs.get("conv1.weight")
+    if first is not None and first.shape[1] == 3 < trunk.in_channels:
+        extra = torch.empty(first.shape[0], trunk.in_channels - 3, *first.shape[2:])
+        theirs["conv1.weight"] = torch.cat([first, nn.init.orthogonal_(extra)], 1)
+    for name, tensor in ours.items():
+        if name.endswith("num_batches_tracked"):
+            theirs.setdefault(name, tensor)
+    _fill(trunk, theirs, source)
+
+
+def _fill(module: ModuleT, weights: StateDict, source: Path | str) -> ModuleT:
+    ours = module.state_dict()
+    problems = describe_differences(ours, weights)
+    if problems:
+        raise ValueError(f"The weights in {source} do not fit. {problems}")
+    module.load_state_dict(dict(weights))
+    return module
+
+
+def describe_differences(ours: StateDict, theirs: StateDict) -> str:
+    """A sentence each for what is missing, extra, and of another shape; empty where all fits."""
+    shapes = [
+        f"{k} {tuple(theirs[k].shape)} instead of {tuple(v.shape)}"
+        for k, v in ours.items()
+        if k in theirs and theirs[k].shape != v.shape
+    ]
+    found = {
+        "Missing": [k for k in ours if k not in theirs],
+        "Extra": [k for k in theirs if k not in ours],
+        "Of another shape": shapes,
+    }
+    return " ".join(f"{what}: {_some(names)}." for what, names in found.items() if names)
+
+
+def _some(names: Any, most: int = 12) -> str:
+    names = [str(n) for n in names]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

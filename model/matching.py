@@ -1,0 +1,106 @@
+"""Similarity, softmax, readout and soft aggregation: once, for training and inference alike.
+
+Memory is kept as rows: key (B, N, CK), value (B, N, C), query_key (B, P, CK), so that a top-k read
+gathers contiguous rows. C is O x CV: objects that share keys share one affinity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+# Bytes of similarities held at once by an inference read, whatever the memory's length.
+_BLOCK_BYTES = 32 * 2**20
+
+
+def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
+    """STCN's negative squared distance (Cheng et al., NeurIPS 2021, eq. 4), less what softmax drops.
+
+    Args:
+        key: (B, N, CK).
+        query_key: (B, P, CK).
+
+    Returns:
+        (B, P, N): (2 k_n . q_p - |k_n|^2) / sqrt(CK), in float32.
+    """
+    with torch.autocast(key.device.type, enabled=False):
+        key, query_key = key.float(), query_key.float()
+        scale = 1 / math.sqrt(key.shape[-1])
+        norm = key.square().sum(-1).mul(-scale)[:, None]  # (B, 1, N)
+        return torch.baddbmm(norm, query_key, key.transpose(1, 2), alpha=2 * scale)
+
+
+def read(
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_key: torch.Tensor,
+    top_k: int | None = None,
+    similarity: Similarity = l2_similarity,
+) -> torch.Tensor:
+    """Read the memory at every query position.
+
+    Args:
+        key: (B, N, CK); value: (B, N, C); query_key: (B, P, CK).
+        top_k: softmax over the k most similar rows (Cheng et al., MiVOS, CVPR 2021); None for all.
+        similarity: how keys and queries compare.
+
+    Returns:
+        (B, P, C) in the value's type: sum over n of softmax_n(similarity) * value_n.
+    """
+    num_rows, num_queries = key.shape[1], query_key.shape[1]
+    if torch.is_grad_enabled():
+        block = num_queries  # autograd keeps every block anyway
+    else:
+        block = max(1, _BLOCK_BYTES // (4 * num_rows * key.shape[0]))
+    parts = []
+    for start in range(0, num_queries, block):
+        scores = similarity(key, query_key[:, start : start + block])  # (B, block, N)
+        if top_k is None or top_k >= num_rows:
+            parts.append(torch.softmax(scores, -1).to(value.dtype) @ value)
+        else:
+            best, rows = scores.topk(top_k, dim=-1, sorted=False)  # (B, block, k)
+            parts.append(gather_rows(value, rows, torch.softmax(best, -1)))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def gather_rows(value: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted sums of rows: value (B, N, C), rows and weights (B, P, k) -> (B, P, C).
+
+    `embedding_bag` is this very sum, without the (P, k, C) rows in between. MPS lacks its weighted
+    form in some of the torch releases that we support.
+    """
+    weights = weights.to(value.dtype)
+    if value.device.type == "mps":
+        gathered = torch.stack([v[r] for v, r in zip(value, rows, strict=True)])  # (B, P, k, C)
+        return (weights[..., None] * gathered).sum(2)
+    return torch.stack(
+        [
+            F.embedding_bag(r, v, per_sample_weights=w, mode="sum")
+            for v, r, w in zip(value, rows, weights, strict=True)
+        ]
+    )
+
+
+def to_rows(feature: torch.Tensor) -> torch.Tensor:
+    """(B, C, h, w) -> (B, P, C); a view where the feature is channels-last."""
+    return feature.flatten(2).transpose(1, 2)
+
+
+def aggregate(prob: torch.Tensor, dim: int = 0) -> torch.Tensor:
+    """Soft aggregation (Oh et al., STM, ICCV 2019): logits of background and objects.
+
+    Args:
+        prob: probabilities of the objects, each for itself, in [0, 1]; objects along `dim`.
+
+    Returns:
+        float32 logits with the background first, one more along `dim`; their softmax sums to 1.
+    """
+    prob = prob.float()
+    background = torch.prod(1 - prob, dim=dim, keepdim=True)
+    prob = torch.cat([background, prob], dim).clamp(1e-7, 1 - 1e-7)
+    return torch.log(prob / (1 - prob))

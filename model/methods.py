@@ -1,0 +1,97 @@
+"""The methods as rows: parts, widths, and how the published checkpoint's names map onto ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from model.backbones import ResNetTrunk
+from model.decoder import Decoder
+from model.encoders import KeyEncoder, ValueEncoder
+from model.matching import l2_similarity
+from model.network import Network, NetworkSpec
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Channels of a size of network."""
+
+    trunk_depth: int  # ResNet of the key encoder
+    trunk_width: int
+    value_depth: int  # ResNet of the value encoder
+    value_width: int
+    key: int  # CK
+    value: int  # CV, and the thin feature's
+    decoder: tuple[int, int, int]  # at strides 16, 8, 4
+
+
+BASE = Widths(50, 64, 18, 64, key=64, value=512, decoder=(512, 256, 256))
+# About an eighth of base's work outside the trunk, 32 MB in half precision; for laptops.
+SMALL = Widths(50, 64, 18, 32, key=64, value=128, decoder=(128, 128, 64))
+# For tests: everything there, nothing learned of use.
+TINY = Widths(8, 8, 8, 8, key=8, value=16, decoder=(16, 16, 8))
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row.
+
+    Args:
+        sizes: widths by name.
+        build: the network of a spec, from its widths.
+        renames: (published prefix, our prefix); the first that fits renames a tensor.
+    """
+
+    name: str
+    sizes: dict[str, Widths]
+    build: Callable[[NetworkSpec, Widths], Network]
+    renames: tuple[tuple[str, str], ...]
+
+
+def _build_stcn(spec: NetworkSpec, widths: Widths) -> Network:
+    trunk = ResNetTrunk(widths.trunk_depth, 3, widths.trunk_width)
+    mask_channels = 1 if spec.is_single_object else 2
+    value_trunk = ResNetTrunk(widths.value_depth, 3 + mask_channels, widths.value_width)
+    return Network(
+        spec,
+        KeyEncoder(trunk, widths.key, widths.value),
+        ValueEncoder(value_trunk, trunk.channels[2], widths.value),
+        Decoder(2 * widths.value, trunk.channels[:2], widths.decoder),
+        l2_similarity,
+    )
+
+
+STCN = Method(
+    name="stcn",
+    sizes={"base": BASE, "small": SMALL, "tiny": TINY},
+    build=_build_stcn,
+    renames=(
+        ("key_encoder.res2.", "key_encoder.trunk.layer1."),
+        ("key_encoder.", "key_encoder.trunk."),
+        ("key_proj.key_proj.", "key_encoder.key_proj."),
+        ("key_comp.", "key_encoder.thin_proj."),
+        ("value_encoder.fuser.attention.ChannelGate.mlp.1.", "value_encoder.fuser.channel_gate.mlp.0."),
+        ("value_encoder.fuser.attention.ChannelGate.mlp.3.", "value_encoder.fuser.channel_gate.mlp.2."),
+        ("value_encoder.fuser.attention.SpatialGate.spatial.", "value_encoder.fuser.spatial_gate."),
+        ("value_encoder.fuser.", "value_encoder.fuser."),
+        ("value_encoder.", "value_encoder.trunk."),
+        ("decoder.", "decoder."),
+    ),
+)
+
+METHODS: dict[str, Method] = {row.name: row for row in (STCN,)}
+
+
+def build_network(spec: NetworkSpec) -> Network:
+    """A network with fresh weights.
+
+    Raises:
+        ValueError: no such method, or the method has no such size.
+    """
+    if spec.method not in METHODS:
+        raise ValueError(f"There is no method {spec.method!r}: choose from {', '.join(METHODS)}.")
+    row = METHODS[spec.method]
+    if spec.size not in row.sizes:
+        sizes = ", ".join(row.sizes)
+        raise ValueError(f"{spec.method} has no size {spec.size!r}: choose from {sizes}.")
+    return row.build(spec, row.sizes[spec.size])

@@ -1,0 +1,140 @@
+"""The network that all methods share.
+
+Legend: B batch, T frames, O objects, CK CV key and value width, H W image (multiples of 16),
+h w = H/16 W/16, P = h x w, N = memory slots x P. Channels of the trunk: C4 C8 C16 at strides 4 8 16.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from model.decoder import Decoder
+from model.encoders import KeyEncoder, MemoryEntry, QueryFeatures, ValueEncoder
+from model.matching import Similarity, read, to_rows
+
+# ImageNet's statistics, for RGB in [0, 1].
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What it takes to build a network; travels inside every checkpoint."""
+
+    method: str = "stcn"
+    size: str = "base"
+    is_single_object: bool = False  # stage 0: the value encoder does not see other objects
+
+
+class Network(nn.Module):
+    """Parts in, three functions out; training and inference call the same three.
+
+    The parts are built by a method's row (model/methods.py) and handed in.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self,
+        spec: NetworkSpec,
+        key_encoder: KeyEncoder,
+        value_encoder: ValueEncoder,
+        decoder: Decoder,
+        similarity: Similarity,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.key_encoder = key_encoder
+        self.value_encoder = value_encoder
+        self.decoder = decoder
+        self.similarity = similarity
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights, which is the type that images are computed in."""
+        return self.key_encoder.key_proj.weight.dtype
+
+    def normalise(self, image: torch.Tensor) -> torch.Tensor:
+        """RGB uint8 (..., 3, H, W) -> float32, by ImageNet's mean and standard deviation."""
+        return (image.float() / 255 - self.mean.float()) / self.std.float()
+
+    def encode_query(self, image: torch.Tensor) -> QueryFeatures:
+        """Normalised image (B, 3, H, W) -> its key and features."""
+        return self.key_encoder(image)
+
+    def encode_memory(
+        self, image: torch.Tensor, query: QueryFeatures, masks: torch.Tensor
+    ) -> MemoryEntry:
+        """What to remember of a frame.
+
+        Args:
+            image: (B, 3, H, W), normalised; query: its features.
+            masks: (B, O, H, W), probabilities in [0, 1].
+        """
+        return MemoryEntry(query.key, self.value_encoder(image, query.feat16, masks))
+
+    def read(
+        self,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        query: QueryFeatures,
+        num_objects: int,
+        top_k: int | None = None,
+    ) -> torch.Tensor:
+        """Read memory rows at every position of the query.
+
+        Args:
+            key: (B, N, CK); value: (B, N, O*CV), as `memory_rows` gives them.
+            top_k: rows that a position reads; None for all.
+
+        Returns:
+            (B, O, CV, h, w).
+        """
+        height, width = query.key.shape[-2:]
+        rows = read(key, value, to_rows(query.key), top_k, self.similarity)  # (B, P, O*CV)
+        return rows.transpose(1, 2).unflatten(2, (height, width)).unflatten(1, (num_objects, -1))
+
+    def decode(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
+        """readout (B, O, CV, h, w) -> float32 logits (B, O, H, W), each object for itself."""
+        return self.decoder(readout, query)
+
+    def train(self, mode: bool = True) -> Network:
+        """As usual, save that batch norms always use their running statistics, as published."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def for_inference(self, device: torch.device, dtype: torch.dtype) -> Network:
+        """A copy to segment with: batch norms folded, in `dtype`, channels-last, on `device`."""
+        network = copy.deepcopy(self).eval().requires_grad_(False)
+        for module in [*network.modules()]:
+            _fold_batch_norms(module)
+        return network.to(device, dtype).to(memory_format=torch.channels_last)
+
+
+def memory_rows(entry: MemoryEntry) -> tuple[torch.Tensor, torch.Tensor]:
+    """A frame's rows: key (B, P, CK) and value (B, P, O*CV), objects one after the other."""
+    return to_rows(entry.key), to_rows(entry.value.flatten(1, 2))
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """Fold every batch norm of this module into the convolution before it, as torchvision names."""
+    children = dict(module.named_children())
+    for name, norm in children.items():
+        if not isinstance(norm, nn.BatchNorm2d):
+            continue
+        before = name.replace("bn", "conv") if "bn" in name else str(int(name) - 1)
+        conv = children[before]
+        assert isinstance(conv, nn.Conv2d), f"{before} is not the convolution before {name}"
+        setattr(module, before, fuse_conv_bn_eval(conv, norm))
+        setattr(module, name, nn.Identity())

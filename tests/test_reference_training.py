@@ -1,0 +1,93 @@
+"""The published trainers' losses, outputs and gradients, at three points of the warm-up."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint import convert_published
+from model.losses import HardExampleSchedule, hard_example_cross_entropy
+from model.methods import METHODS, build_network
+from model.network import Network
+from model.unroll import ClipUnroll
+from util.reference import fill_weights, reference_clip, reference_masks
+
+HERE = Path(__file__).parent / "reference"
+SCHEDULE = HardExampleSchedule(start_warm=20000, end_warm=70000)
+SIZE, NUM_FRAMES = 128, 3
+
+
+def published_network(method: str, variant: str) -> Network:
+    shapes = json.loads((HERE / f"{method}_state_dict.json").read_text())[variant]
+    spec, weights = convert_published(fill_weights(shapes), "the reference weights")
+    network = build_network(spec)
+    network.load_state_dict(dict(weights))
+    return network.train()
+
+
+def published_gradients(network: Network, method: str, variant: str) -> dict[str, float]:
+    """Gradient norms per two leading parts of the published names.
+
+    A bias folded into a batch norm's mean has the gradient of the shift, scaled as the norm scales.
+    """
+    shapes = json.loads((HERE / f"{method}_state_dict.json").read_text())[variant]
+    squares: dict[str, float] = defaultdict(float)
+    ours = dict(network.named_parameters())
+    buffers = dict(network.named_buffers())
+    for name in shapes:
+        if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue
+        renamed = next(
+            b + name[len(a) :] for a, b in METHODS[method].renames if name.startswith(a)
+        )
+        if renamed in ours:
+            gradient = ours[renamed].grad
+        else:
+            parent, conv = renamed.removesuffix(".bias").rsplit(".", 1)
+            norm = f"{parent}.{conv.replace('conv', 'bn') if 'conv' in conv else '1'}"
+            scale = ours[f"{norm}.weight"] / (buffers[f"{norm}.running_var"] + 1e-5).sqrt()
+            gradient = ours[f"{norm}.bias"].grad * scale
+        assert gradient is not None
+        squares[".".join(name.split(".")[:2])] += gradient.double().square().sum().item()
+    return {name: math.sqrt(square) for name, square in squares.items()}
+
+
+@pytest.mark.parametrize("iteration", [0, 45000, 80000])
+@pytest.mark.parametrize("variant", ["single", "multi"])
+def test_one_step_of_stcn(variant: str, iteration: int) -> None:
+    expected = json.loads((HERE / "training_stcn.json").read_text())[f"{variant}_it{iteration}"]
+    network = published_network("stcn", f"train_{variant}_object")
+    images = torch.stack([reference_clip(NUM_FRAMES, SIZE, SIZE, seed=b) for b in (0, 1)])
+    masks = reference_masks(NUM_FRAMES, 2, SIZE, SIZE)  # (O, T, H, W)
+    both, first = masks[0] + 2 * masks[1], masks[0]
+    if variant == "single":
+        labels, num_objects, slots = torch.stack([first, first]), torch.tensor([1, 1]), 1
+    else:
+        labels, num_objects, slots = torch.stack([both, first]), torch.tensor([2, 1]), 2
+    labels = labels.long()  # (B, T, H, W)
+    first_masks = torch.stack([labels[:, 0] == o for o in range(1, slots + 1)], 1).float()
+
+    logits = ClipUnroll(network)(images, first_masks, num_objects)
+    share = SCHEDULE.share(iteration)
+    losses = [
+        hard_example_cross_entropy(logits[:, t], labels[:, t + 1], num_objects, share)
+        for t in range(NUM_FRAMES - 1)
+    ]
+    total = torch.stack(losses).sum()
+    total.backward()
+
+    assert share == pytest.approx(expected["losses"]["p"])
+    for t, loss in enumerate(losses, 1):
+        assert loss.item() == pytest.approx(expected["losses"][f"loss_{t}"], rel=1e-3)
+        prob = torch.softmax(logits[:, t - 1], 1)[:, 1]  # the target's
+        assert prob.mean().item() == pytest.approx(expected["means"][f"mask_{t}"], rel=1e-4)
+    assert total.item() == pytest.approx(expected["losses"]["total_loss"], rel=1e-3)
+    norms = published_gradients(network, "stcn", f"train_{variant}_object")
+    assert norms.keys() == expected["grad_norm"].keys()
+    for name, norm in expected["grad_norm"].items():
+        assert norms[name] == pytest.approx(norm, rel=1e-2), name

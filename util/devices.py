@@ -1,0 +1,118 @@
+"""Devices, precisions and ranks: found automatically, or as asked for."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = ("auto", *_DTYPES)
+
+
+def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
+    """`auto` takes CUDA, then MPS, then the CPU; a rank takes the GPU of its number.
+
+    Raises:
+        ValueError: the device asked for is not to be had here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            name = "cuda"
+        else:
+            name = "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"{name!r} is no device: use auto, cpu, cuda, cuda:0 or mps.") from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise ValueError(
+            f"There is no {device.type} device that torch {torch.__version__} can use on this "
+            "machine: leave --device at auto, or install a build of torch with it."
+        )
+    if device.type == "cuda":
+        index = local_rank if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise ValueError(
+                f"GPU {index} was asked for, but there are {torch.cuda.device_count()}: start no "
+                "more processes than GPUs (--nproc_per_node), or look at CUDA_VISIBLE_DEVICES."
+            )
+        device = torch.device("cuda", index)
+    return device
+
+
+def half_dtype(device: torch.device) -> torch.dtype:
+    """The half precision that suits a device: float16 on GPUs (as published), bfloat16 on CPUs."""
+    return torch.bfloat16 if device.type == "cpu" else torch.float16
+
+
+def pick_dtype(precision: str, device: torch.device, use_half: bool) -> torch.dtype:
+    """`auto` is the device's half precision where `use_half`, else float32.
+
+    Raises:
+        ValueError: no such precision.
+    """
+    if precision == "auto":
+        return half_dtype(device) if use_half else torch.float32
+    if precision not in _DTYPES:
+        raise ValueError(f"{precision!r} is no precision: choose from {', '.join(PRECISIONS)}.")
+    return _DTYPES[precision]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
+    """Mixed precision around a forward pass; nothing for float32."""
+    is_mixed = dtype != torch.float32
+    return torch.autocast(device.type, dtype if is_mixed else None, enabled=is_mixed)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the others."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process logs and saves."""
+        return self.rank == 0
+
+
+def join_ranks(device_name: str = "auto") -> Ranks:
+    """Join the other processes that torchrun or torch.distributed.launch started, if any."""
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return Ranks()
+    ranks = Ranks(
+        int(os.environ["RANK"]),
+        int(os.environ.get("LOCAL_RANK", "0")),
+        int(os.environ["WORLD_SIZE"]),
+    )
+    device = pick_device(device_name, ranks.local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return ranks
+
+
+def leave_ranks() -> None:
+    """Undo `join_ranks`."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over all processes."""
+    if dist.is_initialized():
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
