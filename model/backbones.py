@@ -52,6 +52,12 @@ class ResNetTrunk(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            # Batch norms run on fixed statistics, so from scratch they normalise nothing: blocks
+            # that start as identities keep activations from growing with depth.
+            elif isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)
+            elif isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
 
     def forward(self, image: torch.Tensor) -> Pyramid:
         """(B, in_channels, H, W) -> Pyramid; H and W are multiples of 16."""
