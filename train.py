@@ -108,7 +108,7 @@ def run(model: Model, clips: StaticClips, sizes: dict[str, int], ranks: Ranks) -
             if it % settings.report_interval == 0 or is_last:
                 values = model.average(scalars)
                 now = time.perf_counter()
-                values["lr"] = model.scheduler.get_last_lr()[0]
+                values["lr"] = float(model.scheduler.get_last_lr()[0])
                 values["seconds"] = (now - since) / (it - since_iteration)
                 since, since_iteration = now, it
                 if log:

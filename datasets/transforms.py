@@ -152,8 +152,7 @@ class Jitter:
 def draw_colour(rng: np.random.Generator, jitter: Jitter, mean: np.ndarray) -> np.ndarray:
     """Draw a 3x4 colour matrix; `mean` (3,) is the mean colour of the image it will meet."""
     brightness, contrast, saturation = (
-        rng.uniform(1 - r, 1 + r)
-        for r in (jitter.brightness, jitter.contrast, jitter.saturation)
+        rng.uniform(1 - r, 1 + r) for r in (jitter.brightness, jitter.contrast, jitter.saturation)
     )
     turn = rng.uniform(-jitter.hue, jitter.hue) * 2 * math.pi
     if rng.random() < jitter.grey_probability:

@@ -29,6 +29,10 @@ class MemoryEntry:
     key: torch.Tensor  # (B, CK, h, w)
     value: torch.Tensor  # (B, O, CV, h, w)
 
+    def of_objects(self, members: slice) -> MemoryEntry:
+        """The same frame for some of its objects."""
+        return MemoryEntry(self.key, self.value[:, members])
+
 
 class KeyEncoder(nn.Module):
     """Image -> key, thin feature and skip features.

@@ -70,8 +70,14 @@ STCN = Method(
         ("key_encoder.", "key_encoder.trunk."),
         ("key_proj.key_proj.", "key_encoder.key_proj."),
         ("key_comp.", "key_encoder.thin_proj."),
-        ("value_encoder.fuser.attention.ChannelGate.mlp.1.", "value_encoder.fuser.channel_gate.mlp.0."),
-        ("value_encoder.fuser.attention.ChannelGate.mlp.3.", "value_encoder.fuser.channel_gate.mlp.2."),
+        (
+            "value_encoder.fuser.attention.ChannelGate.mlp.1.",
+            "value_encoder.fuser.channel_gate.mlp.0.",
+        ),
+        (
+            "value_encoder.fuser.attention.ChannelGate.mlp.3.",
+            "value_encoder.fuser.channel_gate.mlp.2.",
+        ),
         ("value_encoder.fuser.attention.SpatialGate.spatial.", "value_encoder.fuser.spatial_gate."),
         ("value_encoder.fuser.", "value_encoder.fuser."),
         ("value_encoder.", "value_encoder.trunk."),

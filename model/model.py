@@ -177,4 +177,3 @@ class Model:
         """Scalars averaged over the processes; all of them must call it."""
         values = mean_over_ranks(torch.stack([v.float() for v in scalars.values()]))
         return dict(zip(scalars, values.tolist(), strict=True))
-

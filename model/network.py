@@ -64,7 +64,7 @@ class Network(nn.Module):
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """RGB uint8 (..., 3, H, W) -> float32, by ImageNet's mean and standard deviation."""
-        return (image.float() / 255 - self.mean.float()) / self.std.float()
+        return (image.float() / 255 - self.mean) / self.std
 
     def encode_query(self, image: torch.Tensor) -> QueryFeatures:
         """Normalised image (B, 3, H, W) -> its key and features."""
@@ -119,7 +119,10 @@ class Network(nn.Module):
         network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in [*network.modules()]:
             _fold_batch_norms(module)
-        return network.to(device, dtype).to(memory_format=torch.channels_last)
+        network = network.to(device, dtype).to(memory_format=torch.channels_last)
+        # Images are normalised in float32 whatever the weights are.
+        network.mean, network.std = self.mean.to(device), self.std.to(device)
+        return network
 
 
 def memory_rows(entry: MemoryEntry) -> tuple[torch.Tensor, torch.Tensor]:

@@ -34,7 +34,10 @@ class ClipUnroll(nn.Module):
         num_slots = first_masks.shape[1]
         selector = torch.arange(1, num_slots + 1, device=images.device) <= num_objects[:, None]
         features = self.network.encode_query(images.flatten(0, 1))
-        masks, keys, values, outputs = first_masks, [], [], []
+        masks = first_masks
+        keys: list[torch.Tensor] = []
+        values: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
         for t in range(num_frames):
             query = _frame(features, t, batch)
             if t > 0:

@@ -42,16 +42,16 @@ def published_gradients(network: Network, method: str, variant: str) -> dict[str
     for name in shapes:
         if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
             continue
-        renamed = next(
-            b + name[len(a) :] for a, b in METHODS[method].renames if name.startswith(a)
-        )
+        renamed = next(b + name[len(a) :] for a, b in METHODS[method].renames if name.startswith(a))
         if renamed in ours:
             gradient = ours[renamed].grad
         else:
             parent, conv = renamed.removesuffix(".bias").rsplit(".", 1)
             norm = f"{parent}.{conv.replace('conv', 'bn') if 'conv' in conv else '1'}"
             scale = ours[f"{norm}.weight"] / (buffers[f"{norm}.running_var"] + 1e-5).sqrt()
-            gradient = ours[f"{norm}.bias"].grad * scale
+            shift = ours[f"{norm}.bias"].grad
+            assert shift is not None
+            gradient = shift * scale
         assert gradient is not None
         squares[".".join(name.split(".")[:2])] += gradient.double().square().sum().item()
     return {name: math.sqrt(square) for name, square in squares.items()}

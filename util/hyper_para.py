@@ -145,7 +145,7 @@ EVAL_PRESETS: dict[str, dict[str, Any]] = {
     "davis": {},
     "davis_2016": {"davis_path": "data/DAVIS"},
     "youtube": {"split": "valid", "size": 480},
-    "generic": {},
+    "generic": {"size": 480},
 }
 
 EVAL_SCRIPTS = {

@@ -74,5 +74,6 @@ def reference_masks(num_frames: int, num_objects: int, height: int, width: int) 
     return torch.from_numpy(masks)
 
 
-def _unit_grid(height: int, width: int) -> list[np.ndarray]:
-    return np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
+def _unit_grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
+    return y, x

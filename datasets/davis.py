@@ -1,0 +1,105 @@
+"""The DAVIS 2016 and 2017 benchmarks: every frame at 480p, objects given on the first frame.
+
+Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR
+2016; Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, arXiv:1704.00675.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from datasets.video import Video, check_numbering, load_videos, masks_by_frame
+from util.images import list_frames, list_images
+
+SPLITS = ("train", "val", "test-dev")
+FIRST_MASK = "00000.png"
+
+
+def davis_2017(root: Path, split: str = "val", imset: str | None = None) -> list[Video]:
+    """The videos of a split of DAVIS 2017.
+
+    Args:
+        root: the folder that holds trainval/ and test-dev/, the one above it (DAVIS, with 2017/
+            inside), or trainval/ or test-dev/ itself.
+        split: "val", "test-dev" (or "testdev") or "train".
+        imset: another list of sequences, relative to the folder ImageSets, such as "2017/val.txt".
+
+    Raises:
+        FileNotFoundError: a folder or the list is not where it is expected.
+        ValueError: an unknown split, or all that is wrong with the videos.
+    """
+    split = "test-dev" if split == "testdev" else split
+    if split not in SPLITS:
+        raise ValueError(
+            f"there is no split {split} of DAVIS 2017: choose from {', '.join(SPLITS)}"
+        )
+    part = "test-dev" if split == "test-dev" else "trainval"
+    base = _find_base(root, [root / part, root / "2017" / part, root], f"DAVIS 2017 {split}")
+    return _read(base, base / "ImageSets" / (imset or f"2017/{split}.txt"), is_binary=False)
+
+
+def davis_2016(root: Path) -> list[Video]:
+    """The validation videos of DAVIS 2016: one object each, label 255 in grey masks.
+
+    Args:
+        root: the folder 2016/ with JPEGImages/ and Annotations/ inside, or the one above it. The
+            list is ImageSets/2016/val.txt beside them, or, as the published scripts have it,
+            ../2017/trainval/ImageSets/2016/val.txt.
+
+    Raises:
+        FileNotFoundError: a folder or the list is not where it is expected.
+        ValueError: all that is wrong with the videos.
+    """
+    base = _find_base(root, [root / "2016", root], "DAVIS 2016")
+    # Not `resolve`: 2016 may be a link, and the list stands beside the link.
+    above = Path(os.path.abspath(base)).parent
+    name = Path("ImageSets", "2016", "val.txt")
+    beside = above / "2017" / "trainval" / name
+    return _read(base, base / name if (base / name).exists() else beside, is_binary=True)
+
+
+def _find_base(root: Path, candidates: list[Path], dataset: str) -> Path:
+    for base in candidates:
+        if (base / "JPEGImages").is_dir():
+            return base
+    expected = ", ".join(str(base / "JPEGImages") for base in candidates)
+    raise FileNotFoundError(
+        f"{dataset} is not in {root}: none of these folders exists: {expected}; "
+        "give the folder the dataset was unpacked to"
+    )
+
+
+def _read(base: Path, list_path: Path, is_binary: bool) -> list[Video]:
+    if not list_path.is_file():
+        raise FileNotFoundError(
+            f"the list of sequences {list_path} does not exist: it comes with the DAVIS 2017 "
+            "download, under ImageSets"
+        )
+    sequences = list_path.read_text().split()
+    if not sequences:
+        raise ValueError(f"the list {list_path} names no sequence: download it again")
+    frames, masks = _resolution(base / "JPEGImages"), _resolution(base / "Annotations")
+    return load_videos(
+        partial(_make, name, frames / name, masks / name, is_binary) for name in sequences
+    )
+
+
+def _resolution(folder: Path) -> Path:
+    """The 480p folder inside `folder`, or `folder` itself where there are no resolutions."""
+    return folder / "480p" if (folder / "480p").is_dir() else folder
+
+
+def _make(name: str, frames_folder: Path, masks_folder: Path, is_binary: bool) -> Video:
+    frames = list_frames(frames_folder)
+    check_numbering(frames, step=1)
+    first_mask = masks_folder / FIRST_MASK
+    if not first_mask.is_file():
+        raise FileNotFoundError(
+            f"sequence {name} has no first mask: expected {first_mask}; download the annotations"
+        )
+    # The validation split comes with all masks: they tell when frames at the end are missing.
+    masks = masks_by_frame(frames, list_images(masks_folder))
+    first_frame = next(index for index, path in masks.items() if path == first_mask)
+    return Video(name, frames, {first_frame: first_mask}, is_binary=is_binary)

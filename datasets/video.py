@@ -1,0 +1,292 @@
+"""A video to segment: its frames, decoded one at a time, and the masks its objects start from.
+
+The readers (davis, youtube, generic) differ only in how they make a `Video`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from util.images import image_size, read_image, resize_image, working_size
+from util.masks import colour_palette, labels_of, read_mask, resize_labels
+
+# The value of the one object in binary masks, as DAVIS 2016 has it.
+BINARY_LABEL = 255
+MAX_PROBLEMS_SHOWN = 10
+
+
+class ProblemsError(ValueError):
+    """Everything found wrong with some input, so that it can be mended in one go."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        assert problems
+        self.problems = list(problems)
+        super().__init__(self._message())
+
+    def _message(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        lines = [f"{len(self.problems)} problems were found:", *self.problems[:MAX_PROBLEMS_SHOWN]]
+        num_more = len(self.problems) - MAX_PROBLEMS_SHOWN
+        if num_more > 0:
+            lines.append(f"and {num_more} more")
+        return "\n- ".join(lines)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a video at its working size (h, w)."""
+
+    index: int  # position in the video, from 0
+    name: str  # file stem
+    image: np.ndarray  # (h, w, 3) uint8 RGB
+    new_labels: np.ndarray | None  # (h, w) uint8: only the objects that first appear here; or None
+    is_required: bool  # whether a mask of this frame is wanted
+
+
+class Video:
+    """The frames of one video and the objects to follow through them.
+
+    `video[i]` decodes frame i: it holds no state and may be called from any thread. An object is
+    taken from the first mask that shows it; on later masks its label is ignored.
+
+    Attributes:
+        name: folder name of the video.
+        size: (H, W) of its frames on disk, which the written masks have.
+        working_size: (h, w) that frames are given in.
+        labels: all objects, ascending.
+        palette: 768 bytes, of the first mask that has one; None where all masks are grey.
+        frame_names: file stems in order.
+        new_objects: the labels that first appear on a frame, by frame index; no empty lists.
+        first_frame: index of the first annotation. Frames before it have empty masks.
+        required_frames: indices of the frames of which a mask is wanted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        frames: Sequence[Path],
+        masks: Mapping[int, Path],
+        required: Collection[str] | None = None,
+        shorter_side: int | None = None,
+        is_binary: bool = False,
+    ) -> None:
+        """Check everything that can be checked without decoding the frames.
+
+        Args:
+            name: folder name of the video.
+            frames: image files in order, at least one.
+            masks: mask files by index of their frame.
+            required: file stems of the frames of which a mask is wanted; None: all of them.
+            shorter_side: of the working size, in pixels; None: the frames' own size.
+            is_binary: every non-zero value of a mask is the same object, BINARY_LABEL, in grey.
+
+        Raises:
+            ValueError: no mask, a mask that `read_mask` refuses or whose size is not the frames',
+                two frames of one name, a required frame that is missing, an unreadable first frame.
+        """
+        self.name = name
+        self.frame_names = [path.stem for path in frames]
+        self._frames = list(frames)
+        self._masks = dict(masks)
+        self._is_binary = is_binary
+        if not masks:
+            raise ValueError(
+                f"video {name} has no mask: give one of the frame its objects start on"
+            )
+        self._check_names(required)
+        self.required_frames = frozenset(
+            index
+            for index, frame_name in enumerate(self.frame_names)
+            if required is None or frame_name in required
+        )
+        self.size = image_size(self._frames[0])
+        self.working_size = working_size(self.size, shorter_side)
+        self._colours = colour_palette(self._masks.values())
+        self.new_objects, self.palette = self._scan_masks()
+        self.labels = sorted(label for new in self.new_objects.values() for label in new)
+        self.first_frame = min(self.new_objects)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Frame:
+        """Decode one frame.
+
+        Raises:
+            IndexError: `index` is not in [0, len).
+            ValueError: the file is damaged, or has another size than the first frame.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"video {self.name} has {len(self)} frames, there is no frame {index}")
+        image = read_image(self._frames[index])
+        height, width = image.shape[:2]
+        if (height, width) != self.size:
+            raise ValueError(
+                f"frame {self._frames[index]} is {width}x{height} (width x height), but the first "
+                f"frame {self._frames[0].name} is {self.size[1]}x{self.size[0]}: "
+                "all frames of a video need the same size"
+            )
+        return Frame(
+            index=index,
+            name=self.frame_names[index],
+            image=resize_image(image, self.working_size),
+            new_labels=self._new_labels(index),
+            is_required=index in self.required_frames,
+        )
+
+    def _check_names(self, required: Collection[str] | None) -> None:
+        folder = self._frames[0].parent
+        known = Counter(self.frame_names)
+        problems = [
+            f"frame {name} stands {count} times in {folder}, as files of different kinds: keep one"
+            for name, count in known.items()
+            if count > 1
+        ]
+        problems += [
+            f"frame {name} of video {self.name} is missing in {folder}, but a mask of it is "
+            "wanted: copy or extract the frames again"
+            for name in sorted(required or ())
+            if name not in known
+        ]
+        if problems:
+            raise ProblemsError(problems)
+
+    def _scan_masks(self) -> tuple[dict[int, list[int]], bytes | None]:
+        """Which objects are new on which frame, and the palette; reads every mask once."""
+        new_objects: dict[int, list[int]] = {}
+        palette: bytes | None = None
+        seen: set[int] = set()
+        problems = []
+        for index in sorted(self._masks):
+            try:
+                labels, mask_palette = self._read_labels(index)
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            palette = palette or mask_palette
+            new = [label for label in labels_of(labels) if label not in seen]
+            seen.update(new)
+            if new:
+                new_objects[index] = new
+        if problems:
+            raise ProblemsError(problems)
+        return new_objects, palette
+
+    def _read_labels(self, index: int) -> tuple[np.ndarray, bytes | None]:
+        mask = read_mask(self._masks[index], self.size, palette=self._colours)
+        if self._is_binary:
+            return (mask.labels > 0).astype(np.uint8) * np.uint8(BINARY_LABEL), None
+        return mask.labels, mask.palette
+
+    def _new_labels(self, index: int) -> np.ndarray | None:
+        new = self.new_objects.get(index)
+        if new is None:
+            return None
+        labels, _ = self._read_labels(index)
+        kept = np.zeros(256, np.uint8)
+        kept[new] = new
+        return resize_labels(kept[labels], self.working_size)
+
+
+def load_videos(makers: Iterable[Callable[[], Video]]) -> list[Video]:
+    """Make all videos, several at a time, or raise what is wrong with all of them together.
+
+    Raises:
+        ProblemsError: the first ten problems and the count of all.
+    """
+
+    def make(maker: Callable[[], Video]) -> Video | list[str]:
+        try:
+            return maker()
+        except ProblemsError as error:
+            return error.problems
+        except (ValueError, FileNotFoundError) as error:
+            return [str(error)]
+
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(make, makers))
+    problems = [problem for result in results if isinstance(result, list) for problem in result]
+    if problems:
+        raise ProblemsError(problems)
+    return [result for result in results if isinstance(result, Video)]
+
+
+def masks_by_frame(frames: Sequence[Path], masks: Iterable[Path]) -> dict[int, Path]:
+    """Match mask files to frames by their stems; gives the masks by frame index.
+
+    Raises:
+        ValueError: a mask has no frame of its name, or a frame has two masks.
+    """
+    indices = {path.stem: index for index, path in enumerate(frames)}
+    by_frame: dict[int, Path] = {}
+    problems = []
+    for path in masks:
+        index = indices.get(path.stem)
+        if index is None:
+            problems.append(
+                f"mask {path} belongs to no frame: there is no {path.stem} in "
+                f"{frames[0].parent}; name the mask like its frame, or remove it"
+            )
+        elif index in by_frame:
+            problems.append(f"mask {path} has a twin, {by_frame[index].name}: keep one of them")
+        else:
+            by_frame[index] = path
+    if problems:
+        raise ProblemsError(problems)
+    return by_frame
+
+
+def check_numbering(frames: Sequence[Path], step: int | None = None) -> None:
+    """Refuse gaps in the numbers of frame files, given in order.
+
+    The number is the last one in the file stem. None as `step` takes the most frequent difference
+    of neighbours (the smaller one of two); names that differ in more than the number, or of whose
+    differences less than half agree, such as time stamps, are no numbering and have no gaps.
+
+    Raises:
+        ValueError: names the missing frames and their neighbours.
+    """
+    matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem) for path in frames]
+    if len({match and (match[1], match[3]) for match in matches}) != 1 or None in matches:
+        return
+    digits = [match[2] for match in matches if match is not None]
+    differences = [int(after) - int(before) for before, after in itertools.pairwise(digits)]
+    if not differences:
+        return
+    if step is None:
+        counts = Counter(differences)
+        step = min(counts, key=lambda difference: (-counts[difference], difference))
+        if step < 1 or 2 * counts[step] < len(differences):
+            return
+    problems = []
+    for index, difference in enumerate(differences):
+        if difference > step:
+            before, after = frames[index], frames[index + 1]
+            missing = range(int(digits[index]) + step, int(digits[index + 1]), step)
+            names = [
+                _renumbered(before, digits[index], number) for number in (missing[0], missing[-1])
+            ]
+            subject = f"frame {names[0]} is" if len(missing) == 1 else "frames {} to {} are"
+            problems.append(
+                f"{subject.format(*names)} missing in {before.parent}: "
+                f"there is {before.name} and {after.name}; copy or extract the frames again"
+            )
+    if problems:
+        raise ProblemsError(problems)
+
+
+def _renumbered(path: Path, digits: str, number: int) -> str:
+    head, _, tail = path.name.rpartition(digits)
+    return f"{head}{number:0{len(digits)}d}{tail}"

@@ -1,0 +1,88 @@
+"""The YouTube-VOS benchmark: objects appear on any frame, masks are wanted of every fifth.
+
+Xu et al., YouTube-VOS: Sequence-to-Sequence Video Object Segmentation, ECCV 2018.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+from datasets.video import Video, load_videos, masks_by_frame
+from util.images import list_frames, list_images
+
+
+def youtube(root: Path, split: str = "valid", shorter_side: int | None = 480) -> list[Video]:
+    """The videos of a split of YouTube-VOS, with all their frames.
+
+    Frames come from root/all_frames/<split>_all_frames/JPEGImages, masks from
+    root/<split>/Annotations, and required are the frames that root/<split>/meta.json names for any
+    object. Frame numbers may have gaps, but required and annotated frames must exist.
+
+    Args:
+        root: the folder of one year's benchmark, such as YouTube or YouTube2018.
+        split: "valid" or "test".
+        shorter_side: of the frames as they are segmented; masks are written at their own size.
+
+    Raises:
+        FileNotFoundError: a folder or meta.json is not where it is expected.
+        ValueError: meta.json is not what it should be, or all that is wrong with the videos.
+    """
+    all_frames = root / "all_frames" / f"{split}_all_frames" / "JPEGImages"
+    if not all_frames.is_dir():
+        raise FileNotFoundError(
+            f"the folder {all_frames} does not exist: YouTube-VOS is evaluated on all frames, "
+            f"which are a download of their own ({split}_all_frames.zip); get it with "
+            "scripts/download_datasets.py or from the YouTube-VOS site, and unpack it to "
+            f"{root / 'all_frames'}"
+        )
+    annotations = root / split / "Annotations"
+    if not annotations.is_dir():
+        raise FileNotFoundError(
+            f"the folder {annotations} with the masks does not exist: "
+            f"unpack {split}.zip of YouTube-VOS to {root}"
+        )
+    required = _required_frames(root / split / "meta.json")
+    return load_videos(
+        partial(_make, name, all_frames / name, annotations / name, names, shorter_side)
+        for name, names in sorted(required.items())
+    )
+
+
+def _required_frames(meta_path: Path) -> dict[str, set[str]]:
+    """The frame names of each video that any of its objects is evaluated on."""
+    if not meta_path.is_file():
+        raise FileNotFoundError(
+            f"{meta_path} does not exist: it names the frames to segment and comes with the "
+            "YouTube-VOS download"
+        )
+    try:
+        videos = json.loads(meta_path.read_text())["videos"]
+        required = {
+            video: {frame for item in entry["objects"].values() for frame in item["frames"]}
+            for video, entry in videos.items()
+        }
+    # A JSONDecodeError is a ValueError.
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{meta_path} is not a meta.json of YouTube-VOS "
+            f"(videos, objects, frames; {error!r}): download it again"
+        ) from error
+    if not required:
+        raise ValueError(f"{meta_path} names no video: download it again")
+    return required
+
+
+def _make(
+    name: str,
+    frames_folder: Path,
+    masks_folder: Path,
+    required: set[str],
+    shorter_side: int | None,
+) -> Video:
+    frames = list_frames(frames_folder)
+    if not masks_folder.is_dir():
+        raise FileNotFoundError(f"video {name} has no masks: the folder {masks_folder} is missing")
+    masks = masks_by_frame(frames, list_images(masks_folder))
+    return Video(name, frames, masks, required=required, shorter_side=shorter_side)

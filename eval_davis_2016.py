@@ -1,0 +1,25 @@
+"""Segment DAVIS 2016 val: grey PNG masks (0 and 255) into --output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from datasets.davis import davis_2016
+from inference_core import InferenceCore, Sessions
+from util.eval_runner import run_eval
+from util.hyper_para import parse_eval
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, build, run; returns the exit status."""
+    settings = parse_eval("davis_2016", argv)
+    return run_eval(
+        settings,
+        lambda: davis_2016(Path(settings.davis_path)),
+        lambda: Sessions(settings, InferenceCore),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,26 @@
+"""Segment YouTube-VOS 2018 or 2019 (by --yv_path): palette PNG masks into --output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from datasets.youtube import youtube
+from inference_core import Sessions
+from inference_core_yv import InferenceCoreYV
+from util.eval_runner import run_eval
+from util.hyper_para import parse_eval
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, build, run; returns the exit status."""
+    settings = parse_eval("youtube", argv)
+    return run_eval(
+        settings,
+        lambda: youtube(Path(settings.yv_path), settings.split, settings.size or None),
+        lambda: Sessions(settings, InferenceCoreYV),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

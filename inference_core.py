@@ -1,0 +1,204 @@
+"""Segment one video, one frame at a time. Nothing held grows, save what the policy stores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from inference_memory_bank import EveryN, MemoryBank, MemoryPolicy
+from model.checkpoint import load_for_evaluation
+from model.encoders import QueryFeatures
+from model.matching import aggregate
+from model.network import Network, memory_rows
+from util.devices import pick_device, pick_dtype
+from util.hyper_para import EvalSettings
+from util.padding import pad, padding_of, unpad
+
+
+@dataclass
+class _Group:
+    """Objects that started on one frame: they share keys, and so one affinity."""
+
+    first: int  # position of its first object among all objects
+    num_objects: int
+    bank: MemoryBank
+
+
+class InferenceCore:
+    """One video whose objects all start on one frame, as in DAVIS.
+
+    Args:
+        network: from `Network.for_inference`, or any network in eval mode.
+        policy: what to remember.
+        top_k: rows of memory that a position reads; None for all.
+        num_frames: length of the video, where known: the bank is then allocated once.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        policy: MemoryPolicy,
+        top_k: int | None = 20,
+        num_frames: int | None = None,
+    ) -> None:
+        self.network = network
+        self.policy = policy
+        self.top_k = top_k
+        self.num_frames = num_frames
+        self.labels: list[int] = []  # of the objects, in the order of the probabilities
+        self.frame_index = -1  # of the latest frame
+        self._groups: list[_Group] = []
+
+    @torch.inference_mode()
+    def step(
+        self,
+        frame: torch.Tensor,
+        masks: Mapping[int, torch.Tensor] | None = None,
+        is_last: bool = False,
+    ) -> torch.Tensor:
+        """Take the next frame.
+
+        Args:
+            frame: (3, H, W), normalised (`Network.normalise`), the same size for the whole video.
+            masks: label -> (H, W) in [0, 1]: the objects, on the frame where they start.
+            is_last: nothing comes after, so nothing is remembered.
+
+        Returns:
+            float32 probabilities (O+1, H, W): background, then the objects as in `labels`. Before
+            the objects start it is all background.
+
+        Raises:
+            ValueError: masks were given twice (see InferenceCoreYV), none at all, or of a size
+                other than the frame's.
+        """
+        self.frame_index += 1
+        if masks is not None:
+            return self._annotate(frame, _checked(masks, frame, self.frame_index), is_last)
+        if self.labels:
+            return self._propagate(frame, is_last)
+        return torch.ones(1, *frame.shape[-2:], device=frame.device)
+
+    def can_skip(self) -> bool:
+        """Whether no bank would remember the next frame: where nobody wants its masks either,
+        `skip` it."""
+        return not self._wants_memory(self.frame_index + 1)
+
+    def skip(self) -> None:
+        """Count the next frame without looking at it."""
+        self.frame_index += 1
+
+    @property
+    def bytes_stored(self) -> int:
+        """Bytes of the memory frames."""
+        return sum(group.bank.bytes_stored for group in self._groups)
+
+    def _propagate(self, frame: torch.Tensor, is_last: bool) -> torch.Tensor:
+        """Segment from memory, then remember what the policy wants."""
+        image, padding = self._prepare(frame)
+        query = self.network.encode_query(image)
+        prob = self._segment(query)
+        if not is_last and self._wants_memory(self.frame_index):
+            self._remember(image, query, prob[1:], is_annotation=False)
+        return unpad(prob, padding)
+
+    def _annotate(
+        self, frame: torch.Tensor, masks: Mapping[int, torch.Tensor], is_last: bool
+    ) -> torch.Tensor:
+        """Take given masks, and remember the frame with them."""
+        image, padding = self._prepare(frame)
+        query = self.network.encode_query(image)
+        given = {k: pad(v.to(image.device, torch.float32), padding) for k, v in masks.items()}
+        prob = torch.softmax(aggregate(self._merge(query, given)), 0)  # (O+1, H, W)
+        if not is_last:
+            self._remember(image, query, prob[1:], is_annotation=True)
+        return unpad(prob, padding)
+
+    def _merge(self, query: QueryFeatures, masks: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Probabilities (O, H, W) of all objects on a frame with masks; starts the new ones.
+
+        Raises:
+            ValueError: objects started on an earlier frame.
+        """
+        if self.labels:
+            raise ValueError(
+                f"Frame {self.frame_index} brings masks, but the objects started before: use "
+                "InferenceCoreYV for objects that appear later."
+            )
+        self._start_group([*masks])
+        return torch.stack([*masks.values()])
+
+    def _start_group(self, labels: list[int]) -> None:
+        max_slots = None
+        if self.num_frames is not None:
+            max_slots = self.policy.max_slots(self.num_frames - self.frame_index)
+        self._groups.append(_Group(len(self.labels), len(labels), MemoryBank(max_slots)))
+        self.labels.extend(labels)
+
+    def _prepare(self, frame: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
+        """(3, H, W) -> (1, 3, H, W) padded, in the network's type and layout; and the padding."""
+        padding = padding_of(*frame.shape[-2:])
+        image = pad(frame[None], padding).to(self.network.mean.device, self.network.dtype)
+        return image.contiguous(memory_format=torch.channels_last), padding
+
+    def _segment(self, query: QueryFeatures) -> torch.Tensor:
+        """Probabilities (O+1, H, W) of all objects, from memory."""
+        readouts = []
+        for group in self._groups:
+            view = self.policy.view(group.bank)
+            readouts.append(
+                self.network.read(view.key, view.value, query, group.num_objects, self.top_k)
+            )
+        logits = self.network.decode(torch.cat(readouts, 1), query)  # (1, O, H, W)
+        return torch.softmax(aggregate(torch.sigmoid(logits[0])), 0)
+
+    def _wants_memory(self, frame_index: int) -> bool:
+        return any(self.policy.needs(group.bank, frame_index) for group in self._groups)
+
+    def _remember(
+        self, image: torch.Tensor, query: QueryFeatures, prob: torch.Tensor, is_annotation: bool
+    ) -> None:
+        """Encode the frame with its objects, prob (O, H, W), once, and hand each group its own."""
+        entry = self.network.encode_memory(image, query, prob[None].to(image.dtype))
+        for group in self._groups:
+            members = slice(group.first, group.first + group.num_objects)
+            key, value = memory_rows(entry.of_objects(members))
+            self.policy.write(group.bank, key, value, self.frame_index, is_annotation)
+
+
+def _checked(
+    masks: Mapping[int, torch.Tensor], frame: torch.Tensor, frame_index: int
+) -> dict[int, torch.Tensor]:
+    if not masks:
+        raise ValueError(f"Frame {frame_index} was given no masks: leave them out (None) instead.")
+    for label, mask in masks.items():
+        if mask.shape != frame.shape[-2:]:
+            raise ValueError(
+                f"The mask of object {label} on frame {frame_index} is {tuple(mask.shape)}, but "
+                f"the frame is {tuple(frame.shape[-2:])}: they must be of one size."
+            )
+    return dict(masks)
+
+
+class Sessions:
+    """Fresh cores, video after video, from one network and the settings of an eval script."""
+
+    def __init__(
+        self, settings: EvalSettings, core_type: type[InferenceCore] = InferenceCore
+    ) -> None:
+        self.device = pick_device(settings.device)
+        dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
+        network = load_for_evaluation(settings.model)
+        self.network = network.for_inference(self.device, dtype)
+        self.policy = EveryN(settings.mem_every, settings.include_last)
+        self.top_k = settings.top or None
+        self.core_type = core_type
+
+    def normalise(self, image: torch.Tensor) -> torch.Tensor:
+        """uint8 RGB (3, H, W) -> what `step` takes."""
+        return self.network.normalise(image)
+
+    def start(self, num_frames: int | None = None) -> InferenceCore:
+        """A core for the next video, of this length where known."""
+        return self.core_type(self.network, self.policy, self.top_k, num_frames)

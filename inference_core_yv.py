@@ -1,0 +1,36 @@
+"""Segment one video whose objects may appear later (YouTube), one frame at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from inference_core import InferenceCore
+from model.encoders import QueryFeatures
+
+
+class InferenceCoreYV(InferenceCore):
+    """As InferenceCore, with masks on any frame: of new objects, or to correct known ones.
+
+    Each object keeps its own memory, which starts at its first annotation; objects that started
+    together share one bank, and so one affinity. All banks take a frame on which masks are given.
+    """
+
+    def _merge(self, query: QueryFeatures, masks: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """What memory says of the known objects, overruled by the masks.
+
+        Annotated pixels belong to the given objects alone, as published.
+        """
+        given = torch.stack([*masks.values()])
+        num_known = len(self.labels)
+        new = [label for label in masks if label not in self.labels]
+        prob = given.new_zeros(num_known + len(new), *given.shape[1:])  # (O, H, W)
+        if self.labels:
+            prob[:num_known] = self._segment(query)[1:]
+        prob[:, given.sum(0) > 0.5] = 0
+        if new:
+            self._start_group(new)
+        for label, mask in masks.items():
+            prob[self.labels.index(label)] = mask
+        return prob

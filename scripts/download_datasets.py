@@ -1,0 +1,94 @@
+"""Download the training and evaluation datasets and arrange them below one folder.
+
+They are re-distributions of the original datasets: read and respect the licence and the terms of
+each, and cite its paper. DUTS, HRSOD, FSS-1000, ECSSD and BIG are the static images; the videos are
+DAVIS (https://davischallenge.org) and YouTube-VOS (https://youtube-vos.org). BL30K has a script of
+its own, download_bl30k.py.
+
+Example: python scripts/download_datasets.py --only davis2017_trainval youtube_valid
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts.resize_youtube import resize_all
+from util.download import Item, fetch_all, run
+
+VIDEO = ("JPEGImages", "Annotations")
+DAVIS = (*VIDEO, "ImageSets")
+STATIC = ("BIG_small", "HRSOD_small")
+ALL_FRAMES = ("JPEGImages",)
+
+DATASETS = {
+    name: Item(name, file_id, destination, "archive", contents)
+    for name, file_id, destination, contents in (
+        ("static", "1wUJq3HcLdN-z1t4CsUhjeZ9BVDb9YKLd", "static", STATIC),
+        ("davis2016", "198aRlh5CpAoFz0hfRgYbiNenn_K8DxWD", "DAVIS/2016", VIDEO),
+        (
+            "davis2017_trainval",
+            "1kiaxrX_4GuW6NmiVuKGSGVoKGWjOdp6d",
+            "DAVIS/2017/trainval",
+            DAVIS,
+        ),
+        (
+            "davis2017_test_dev",
+            "1fmkxU2v9cQwyb62Tj1xFDdh2p4kDsUzD",
+            "DAVIS/2017/test-dev",
+            DAVIS,
+        ),
+        ("youtube_train", "13Eqw0gVK-AO5B-cqvJ203mZ2vzWck9s4", "YouTube/train", VIDEO),
+        ("youtube_valid", "1o586Wjya-f2ohxYf9C1RlRH-gkrzGS8t", "YouTube/valid", VIDEO),
+        (
+            "youtube_all_frames",
+            "1rWQzZcMskgpEQOZdJPJ7eTmLCBEIIpEN",
+            "YouTube/all_frames/valid_all_frames",
+            ALL_FRAMES,
+        ),
+        ("youtube2018_valid", "1-QrceIl5sUNTKz7Iq0UsWC6NLZq7girr", "YouTube2018/valid", VIDEO),
+        (
+            "youtube2018_all_frames",
+            "1yVoHM6zgdcL348cFpolFcEl4IC1gorbV",
+            "YouTube2018/all_frames/valid_all_frames",
+            ALL_FRAMES,
+        ),
+    )
+}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--root", type=Path, default=Path("data"), help="where they are put")
+    parser.add_argument("--only", nargs="+", choices=DATASETS, default=list(DATASETS))
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes that resize youtube_train to 480p",
+    )
+    return parser.parse_args(argv)
+
+
+def work(args: argparse.Namespace) -> int:
+    failures = fetch_all([DATASETS[name] for name in args.only], args.root)
+    youtube = args.root / "YouTube"
+    if "youtube_train" in args.only and (youtube / "train").is_dir():
+        resize_all(youtube / "train", youtube / "train_480p", args.workers)
+    if failures:
+        raise ValueError("\n".join(failures))
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run(work, parse(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

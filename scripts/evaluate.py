@@ -1,0 +1,321 @@
+"""Score predicted masks with the measures of the DAVIS benchmark.
+
+The official semi-supervised protocol of davis2017-evaluation: the first and the last frame are not
+scored. DAVIS 2017: the objects are the labels of the first frame's annotation; 255 (void) is no
+object, so those pixels count as background in the truth, as in the official code. DAVIS 2016: one
+object, where the annotation is above 127 and where the prediction is not 0, so that a prediction
+may hold 1 or 255 for it, or several labels; values on both sides of 127 are refused as soft.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import progressbar
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from util.masks import labels_of
+from util.metrics import evaluate_sequence, statistics
+from util.report import (
+    ObjectScore,
+    Scores,
+    format_table,
+    write_global_csv,
+    write_object_csv,
+)
+
+BACKGROUND = 0
+VOID = 255
+MAX_PROBLEMS = 10
+
+
+@dataclass(frozen=True)
+class SequenceFiles:
+    """What is scored of one sequence: its objects' labels and the two masks of each frame."""
+
+    name: str
+    labels: tuple[int, ...]
+    predictions: tuple[Path, ...]
+    truths: tuple[Path, ...]
+
+
+def evaluate_davis(
+    results_path: Path | str, davis_path: Path | str, year: int = 2017, split: str = "val"
+) -> Scores:
+    """Score the masks results_path/<sequence>/<frame>.png of all sequences of a split.
+
+    davis_path: for 2017 the folder that holds `trainval`, or `trainval` itself; for 2016 the
+    folder that holds `2016/Annotations` and `2017/trainval/ImageSets/2016`.
+    Raises ValueError when something is missing, unreadable or of another size than its
+    annotation; presence and size of all frames are checked before any is scored.
+    """
+    assert year in (2016, 2017)
+    annotations, names = _find_split(Path(davis_path), year, split)
+    sequences = _find_sequences(Path(results_path), annotations, names, year)
+    objects: list[ObjectScore] = []
+    warnings: list[str] = []
+    widgets = [
+        *(progressbar.Percentage(), " ", progressbar.Bar(), " ", progressbar.ETA(), " "),
+        progressbar.FileTransferSpeed(unit="frames", prefixes=("",)),
+    ]
+    num_frames = sum(len(sequence.truths) for sequence in sequences)
+    with progressbar.ProgressBar(max_value=num_frames, widgets=widgets) as bar:
+        for sequence in sequences:
+            seen: set[int] = set()
+            predictions = _read_predictions(sequence, year, seen)
+            truths = (_read_truth(path, year) for path in sequence.truths)
+            measured = evaluate_sequence(_count(predictions, bar), truths, sequence.labels)
+            for label, region, boundary in zip(sequence.labels, *measured, strict=True):
+                objects.append(
+                    ObjectScore(statistics(region), statistics(boundary), sequence.name, label)
+                )
+            if seen and seen.isdisjoint(sequence.labels):
+                warnings.append(_unknown_labels_warning(sequence, seen))
+    return Scores(tuple(objects), tuple(warnings))
+
+
+def _find_split(davis_path: Path, year: int, split: str) -> tuple[Path, list[str]]:
+    """Return the folder of the annotations and the names of the split's sequences."""
+    if year == 2016:
+        annotations = davis_path / "2016" / "Annotations" / "480p"
+        listing = davis_path / "2017" / "trainval" / "ImageSets" / "2016" / f"{split}.txt"
+        wanted = "2016/Annotations and 2017/trainval/ImageSets/2016"
+    else:
+        trainval = davis_path / "trainval"
+        root = trainval if trainval.is_dir() else davis_path
+        annotations = root / "Annotations" / "480p"
+        listing = root / "ImageSets" / "2017" / f"{split}.txt"
+        wanted = "trainval of DAVIS 2017, or trainval itself"
+    if not listing.is_file():
+        raise ValueError(
+            f"The list of sequences {listing} does not exist; check --split, and give "
+            f"--davis_path the folder that holds {wanted}."
+        )
+    lines = listing.read_text(encoding="utf-8").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"The list of sequences {listing} is empty; download the dataset again.")
+    return annotations, list(dict.fromkeys(names))
+
+
+def _find_sequences(
+    results_path: Path, annotations: Path, names: Sequence[str], year: int
+) -> list[SequenceFiles]:
+    """Pair the scored frames with their predictions, or raise ValueError with what is wrong."""
+    if not results_path.is_dir():
+        raise ValueError(
+            f"The results folder {results_path} does not exist; give --results_path the folder "
+            "with a folder of PNG masks for each sequence."
+        )
+    problems: list[str] = []
+    annotated: dict[str, list[Path]] = {}
+    for name in names:
+        annotated[name] = sorted((annotations / name).glob("*.png"))
+        problems += _find_problems(annotations / name, annotated[name], results_path / name)
+    if problems:
+        lines = problems[:MAX_PROBLEMS]
+        if len(problems) > len(lines):
+            lines.append(f"and {len(problems) - len(lines)} more")
+        raise ValueError("\n  ".join(["The predictions cannot be scored:", *lines]))
+    return [
+        SequenceFiles(
+            name=name,
+            labels=(1,) if year == 2016 else _object_labels(frames[0]),
+            predictions=tuple(results_path / name / frame.name for frame in frames[1:-1]),
+            truths=tuple(frames[1:-1]),
+        )
+        for name, frames in annotated.items()
+    ]
+
+
+def _find_problems(annotation_folder: Path, annotated: list[Path], folder: Path) -> list[str]:
+    """Return a sentence for each kind of fault that keeps a sequence from being scored."""
+    if len(annotated) < 3:
+        return [
+            f"{annotation_folder} holds {len(annotated)} annotated frames; scoring needs 3 or "
+            "more, since the first and the last are not scored."
+        ]
+    if not folder.is_dir():
+        return [f"{folder} is missing: there are no predictions for this sequence."]
+    missing: list[str] = []
+    unreadable: list[str] = []
+    misfit: list[str] = []
+    for truth in annotated[1:-1]:
+        prediction = folder / truth.name
+        if not prediction.is_file():
+            missing.append(f"{prediction} is missing")
+            continue
+        try:
+            size, true_size = _image_size(prediction), _image_size(truth)
+        except ValueError as error:
+            unreadable.append(str(error))
+            continue
+        if size != true_size:
+            misfit.append(
+                f"{prediction} is {size[0]}x{size[1]} pixels, its annotation "
+                f"{true_size[0]}x{true_size[1]}"
+            )
+    return [
+        kind[0] + (f" (and {len(kind) - 1} more frames of this sequence)." if kind[1:] else ".")
+        for kind in (missing, unreadable, misfit)
+        if kind
+    ]
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """Return the width and height in an image's header, without decoding it."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:  # Pillow's UnidentifiedImageError is one
+        raise ValueError(f"{path} is not a readable image") from error
+
+
+def _read_labels(path: Path, as_grey: bool = False) -> np.ndarray:
+    """Return the values of a palette or grey image as they are, (H, W) uint8.
+
+    as_grey: take a colour image too, and the brightness instead of a palette's indices.
+    util.masks.read_mask is too strict here: it refuses empty masks and those that look
+    interpolated, while whatever a model predicts has a score.
+    """
+    try:
+        with Image.open(path) as image:
+            if as_grey:
+                return np.asarray(image.convert("L"))
+            if image.mode not in ("P", "L", "1"):
+                raise ValueError(f"its mode is {image.mode}, not palette or 8-bit grey")
+            return np.asarray(image, dtype=np.uint8)
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's for damage, by where it is
+        raise ValueError(f"The mask {path} cannot be read: {error}; write it again.") from error
+
+
+def _object_labels(first_annotation: Path) -> tuple[int, ...]:
+    labels = [label for label in labels_of(_read_labels(first_annotation)) if label != VOID]
+    if not labels:
+        raise ValueError(
+            f"The annotation {first_annotation} holds no object; the objects to score are those "
+            "of a sequence's first frame."
+        )
+    return tuple(labels)
+
+
+def _read_truth(path: Path, year: int) -> np.ndarray:
+    if year == 2016:
+        # The dataset has a colour image among its annotations (bear/00077.png).
+        return (_read_labels(path, as_grey=True) > 127).astype(np.uint8)
+    return _read_labels(path)
+
+
+def _read_prediction(path: Path, year: int) -> np.ndarray:
+    labels = _read_labels(path)
+    if year != 2016:
+        return labels
+    is_object = labels != BACKGROUND
+    is_bright = labels > 127
+    if is_bright.any() and not np.array_equal(is_object, is_bright):
+        raise ValueError(
+            f"The mask {path} holds values on both sides of 127, as a soft or anti-aliased mask "
+            "does; write 0 for the background and one other value for the object."
+        )
+    return is_object.astype(np.uint8)
+
+
+def _read_predictions(sequence: SequenceFiles, year: int, seen: set[int]) -> Iterator[np.ndarray]:
+    """Yield the label maps; add to `seen` the labels met, until one of them is an object's."""
+    for path in sequence.predictions:
+        labels = _read_prediction(path, year)
+        if seen.isdisjoint(sequence.labels):
+            seen.update(labels_of(labels))
+        yield labels
+
+
+def _count(maps: Iterable[np.ndarray], bar: progressbar.ProgressBar) -> Iterator[np.ndarray]:
+    for labels in maps:
+        yield labels
+        bar.increment()
+
+
+def _unknown_labels_warning(sequence: SequenceFiles, seen: set[int]) -> str:
+    return (
+        f"The predictions of {sequence.name} in {sequence.predictions[0].parent} hold only the "
+        f"labels {sorted(seen)}, none of the annotation's {list(sequence.labels)}, and count as "
+        "empty; write the masks with the annotation's labels."
+    )
+
+
+def _parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--results_path",
+        type=Path,
+        required=True,
+        help="folder with <sequence>/<frame>.png, palette or grey",
+    )
+    parser.add_argument(
+        "--davis_path",
+        type=Path,
+        required=True,
+        help="2017: the folder with trainval in it, or trainval itself; 2016: the folder with "
+        "2016/Annotations and 2017/trainval/ImageSets/2016",
+    )
+    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017)
+    parser.add_argument("--split", default="val", help="name of the list in ImageSets")
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write objects and global row here, instead of global_results-<split>.csv and "
+        "per-sequence_results-<split>.csv in the results folder",
+    )
+    return parser.parse_args(argv)
+
+
+def _write_csv(args: argparse.Namespace, scores: Scores) -> list[Path]:
+    """Write the CSV files asked for and return their paths."""
+    overall = args.results_path / f"global_results-{args.split}.csv"
+    per_object = args.results_path / f"per-sequence_results-{args.split}.csv"
+    paths = [args.csv] if args.csv is not None else [overall, per_object]
+    try:
+        if args.csv is not None:
+            write_object_csv(args.csv, scores, with_global=True)
+        else:
+            write_global_csv(overall, scores)
+            write_object_csv(per_object, scores)
+    except OSError as error:
+        raise ValueError(
+            f"The scores cannot be written to {paths[0]}: {error.strerror}; choose another place "
+            "with --csv."
+        ) from error
+    return paths
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Score and report; return the exit code: 0, or 2 for something the user can set right."""
+    args = _parse_args(argv)
+    started = time.perf_counter()
+    try:
+        scores = evaluate_davis(args.results_path, args.davis_path, args.year, args.split)
+        print(format_table(scores))
+        for warning in scores.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        written = _write_csv(args, scores)
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"Scored {len(scores.objects)} objects in {time.perf_counter() - started:.1f} s.")
+    print("Saved " + " and ".join(map(str, written)) + ".")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

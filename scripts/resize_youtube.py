@@ -1,0 +1,104 @@
+"""Resize YouTube-VOS training videos to a shorter side of 480 pixels.
+
+Reads JPEGImages and Annotations of one folder and writes those of another: images bicubic, masks
+nearest. Files that are there already are kept, so that an interrupted run can go on.
+
+Example: python scripts/resize_youtube.py data/YouTube/train data/YouTube/train_480p
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import progressbar
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from util.files import atomic_path
+
+SHORT_SIDE = 480
+KINDS = {"JPEGImages": Image.Resampling.BICUBIC, "Annotations": Image.Resampling.NEAREST}
+
+
+def resize_all(source: Path, destination: Path, workers: int) -> int:
+    """Resize every video of `source`, one per process at a time; the number of files written.
+
+    Raises FileNotFoundError where `source` is no YouTube-VOS folder, ValueError for a file that
+    cannot be read.
+    """
+    for kind in KINDS:
+        if not (source / kind).is_dir():
+            raise FileNotFoundError(
+                f"{source} has no folder {kind}; give the folder of YouTube-VOS's training set."
+            )
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1; it is {workers}.")
+    videos = [
+        (video, destination / kind / video.name, kind)
+        for kind in KINDS
+        for video in sorted((source / kind).iterdir())
+        if video.is_dir()
+    ]
+    print(f"Resizing {source} to {destination}")
+    # Not forked: gdown's progress bar runs a thread in this process.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, max(1, len(videos))), mp_context=spawn) as pool:
+        written = pool.map(resize_video, *zip(*videos, strict=True)) if videos else iter(())
+        bar = progressbar.progressbar(written, max_value=len(videos))
+        return sum(bar)
+
+
+def resize_video(source: Path, destination: Path, kind: str) -> int:
+    """Resize the files of one folder that are not there yet; the number of files written."""
+    written = 0
+    for path in sorted(source.iterdir()):
+        target = destination / path.name
+        if path.suffix in (".jpg", ".png") and not target.exists():
+            _resize_file(path, target, KINDS[kind])
+            written += 1
+    return written
+
+
+def _resize_file(path: Path, target: Path, resampling: Image.Resampling) -> None:
+    try:
+        image = Image.open(path)
+        image.load()
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}); extract the archive again."
+        ) from error
+    scale = SHORT_SIDE / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    with atomic_path(target) as temporary:
+        image.resize(size, resampling).save(temporary, quality=95)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="folder with JPEGImages and Annotations")
+    parser.add_argument("destination", type=Path, help="folder that receives the same")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        written = resize_all(args.source, args.destination, args.workers)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{written} files written.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Compare this code with the published implementations' answers.
+
+    python scripts/verify_reference.py DIR [--tolerance 1e-4]
+
+DIR holds *.npz files: `prob` (O+1, T, h, w), every `stride`-th pixel of the padded probabilities,
+and `config`, a JSON text. Beside DIR, `<system>_state_dict.json` lists the published tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from inference_core import InferenceCore
+from inference_core_yv import InferenceCoreYV
+from inference_memory_bank import EveryN
+from model.checkpoint import convert_published
+from model.methods import METHODS, build_network
+from model.network import Network
+from util.padding import pad, padding_of
+from util.reference import fill_weights, reference_clip, reference_masks
+
+_GAINS = {"imsfr": 1.2}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """One line per file; 1 where any fails, 2 where there is nothing to compare."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dir", type=Path, help="folder of *.npz files")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference allowed")
+    arguments = parser.parse_args(argv)
+    files = sorted(arguments.dir.glob("*.npz"))
+    if not files:
+        print(f"error: there are no .npz files in {arguments.dir}", file=sys.stderr)
+        return 2
+    networks: dict[str, Network] = {}
+    num_failed = num_skipped = 0
+    for path in files:
+        try:
+            with np.load(path) as content:
+                config = json.loads(str(content["config"]))
+                expected = torch.from_numpy(content["prob"])
+            system = config["system"]
+            if system not in METHODS:
+                print(f"{path.name}: skipped, {system} is not implemented yet")
+                num_skipped += 1
+                continue
+            if system not in networks:
+                networks[system] = reference_network(arguments.dir.parent, system)
+            difference = compare(networks[system], config, expected)
+        except (OSError, KeyError, ValueError) as error:
+            print(f"error: {path} cannot be compared: {error}", file=sys.stderr)
+            return 2
+        has_passed = difference <= arguments.tolerance
+        num_failed += not has_passed
+        print(f"{path.name}: {difference:.2e} {'pass' if has_passed else 'FAIL'}")
+    print(
+        f"{len(files) - num_failed - num_skipped} passed, {num_failed} failed, {num_skipped} skipped"
+    )
+    return 1 if num_failed else 0
+
+
+def reference_network(folder: Path, system: str) -> Network:
+    """The published network with the weights that any machine makes alike, ready to segment."""
+    shapes = json.loads((folder / f"{system}_state_dict.json").read_text())["eval"]
+    filled = fill_weights(shapes, _GAINS.get(system, 1.5))
+    spec, weights = convert_published(filled, f"{system}_state_dict.json")
+    network = build_network(spec)
+    network.load_state_dict(dict(weights))
+    return network.for_inference(torch.device("cpu"), torch.float32)
+
+
+def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) -> float:
+    """The largest absolute difference over all frames, inside the unpadded image."""
+    height, width, num_frames = config["height"], config["width"], config["num_frames"]
+    settings, stride = config["settings"], config["stride"]
+    frames = reference_clip(num_frames, height, width, config["seed"])
+    masks = reference_masks(num_frames, config["num_objects"], height, width)
+    starts = dict.fromkeys(range(1, config["num_objects"] + 1), 0)
+    if config["core"] == "youtube":
+        starts[config["late_object"]] = config["late_frame"]
+    core_type = {"davis": InferenceCore, "youtube": InferenceCoreYV}[config["core"]]
+    policy = EveryN(settings["mem_every"], settings.get("include_last", False))
+    core = core_type(network, policy, settings["top_k"], num_frames)
+
+    padding = padding_of(height, width)
+    is_inside = pad(torch.ones(height, width), padding)[::stride, ::stride] > 0
+    largest = 0.0
+    for t in range(num_frames):
+        new = {o: masks[o - 1, t] for o, start in starts.items() if start == t}
+        prob = core.step(frames[t], new or None, is_last=t == num_frames - 1)
+        sampled = pad(prob, padding)[:, ::stride, ::stride]
+        rows = [0, *core.labels]  # objects in the order of the file
+        assert len(rows) == sampled.shape[0]
+        difference = (sampled - expected[rows, t])[:, is_inside].abs()
+        largest = max(largest, difference.max().item())
+    return largest
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from util.metrics import (
+    Statistics,
+    boundary_accuracy,
+    boundary_map,
+    boundary_radius,
+    evaluate_sequence,
+    region_similarity,
+    statistics,
+)
+
+
+def mask(height: int, width: int, *boxes: tuple[slice, slice]) -> np.ndarray:
+    result = np.zeros((height, width), dtype=bool)
+    for box in boxes:
+        result[box] = True
+    return result
+
+
+EMPTY = mask(10, 10)
+FULL = ~EMPTY
+LEFT_HALF = mask(10, 10, np.s_[:, :5])
+PIXEL = mask(10, 10, np.s_[5:6, 5:6])
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "region", "boundary"),
+    [
+        (EMPTY, EMPTY, 1, 1),
+        (EMPTY, PIXEL, 0, 0),
+        (PIXEL, EMPTY, 0, 0),
+        # A mask that fills the frame has no boundary.
+        (FULL, FULL, 1, 1),
+        (FULL, EMPTY, 0, 1),
+        (FULL, LEFT_HALF, 0.5, 0),
+        (LEFT_HALF, FULL, 0.5, 0),
+        (LEFT_HALF, LEFT_HALF, 1, 1),
+    ],
+)
+def test_masks_that_are_empty_or_fill_the_frame(
+    prediction: np.ndarray, truth: np.ndarray, region: float, boundary: float
+) -> None:
+    assert region_similarity(prediction, truth) == region
+    assert boundary_accuracy(prediction, truth) == boundary
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "radius"),
+    [(480, 854, 8), (240, 432, 4), (100, 100, 2), (10, 10, 1), (480, 910, 9)],
+)
+def test_radius_is_the_rounded_up_share_of_the_diagonal(
+    height: int, width: int, radius: int
+) -> None:
+    assert boundary_radius(height, width) == radius
+
+
+@pytest.mark.parametrize(("shift", "boundary"), [(0, 1), (2, 1), (3, 0)])
+def test_boundaries_match_up_to_the_radius(shift: int, boundary: float) -> None:
+    # A 100x100 image has the radius 2; the two boundaries are straight lines `shift` apart.
+    prediction = mask(100, 100, np.s_[:, :50])
+    truth = mask(100, 100, np.s_[:, : 50 + shift])
+    assert region_similarity(prediction, truth) == 50 / (50 + shift)
+    assert boundary_accuracy(prediction, truth) == boundary
+
+
+def test_boundaries_match_within_a_disc_not_a_square() -> None:
+    # A pixel's boundary is itself and its west, north and north-west neighbours. Of each four,
+    # the one on the far corner is a diagonal step from the other mask's four: outside radius 1.
+    assert boundary_accuracy(PIXEL, np.roll(PIXEL, (1, 1), axis=(0, 1))) == 0.75
+
+
+def test_precision_and_recall_are_told_apart() -> None:
+    one = mask(40, 40, np.s_[5:10, 5:10])
+    two = mask(40, 40, np.s_[5:10, 5:10], np.s_[25:30, 25:30])
+    # Precision 1 and recall 1/2, or the other way round.
+    assert region_similarity(one, two) == 0.5
+    assert boundary_accuracy(one, two) == pytest.approx(2 / 3)
+    assert boundary_accuracy(two, one) == pytest.approx(2 / 3)
+
+
+def test_boundary_in_the_last_row_and_column() -> None:
+    corner = mask(4, 4, np.s_[3:, 3:])
+    expected = mask(4, 4, np.s_[2:3, 2:4], np.s_[3:4, 2:3])  # never the corner pixel itself
+    np.testing.assert_array_equal(boundary_map(corner), expected)
+    bottom = mask(4, 4, np.s_[3:, :])
+    np.testing.assert_array_equal(boundary_map(bottom), mask(4, 4, np.s_[2:3, :]))
+
+
+def slow_boundary_map(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape
+    result = np.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            block = image[y : y + 2, x : x + 2]
+            result[y, x] = (block != image[y, x]).any()
+    return result
+
+
+def slow_boundary_accuracy(prediction: np.ndarray, truth: np.ndarray, radius: int) -> float:
+    ours, theirs = (np.argwhere(slow_boundary_map(image)) for image in (prediction, truth))
+    if len(ours) == 0 or len(theirs) == 0:
+        return float(len(ours) == len(theirs))
+    squares = ((ours[:, None] - theirs[None]) ** 2).sum(axis=2)
+    near = squares <= radius * radius
+    precision, recall = near.any(axis=1).mean(), near.any(axis=0).mean()
+    total = precision + recall
+    return 2 * precision * recall / total if total else 0.0
+
+
+def test_agrees_with_pixel_by_pixel_definition_wherever_the_masks_lie() -> None:
+    generator = np.random.default_rng(0)
+    scores = []
+    for _ in range(150):
+        height, width = generator.integers(1, 40, size=2)
+        pair = np.zeros((2, height, width), dtype=bool)
+        for image in pair:  # boxes, often cut by the image's edge, some with holes of noise
+            top, left = generator.integers(-5, height), generator.integers(-5, width)
+            box = np.s_[max(top, 0) : top + 12, max(left, 0) : left + 12]
+            image[box] = generator.random(image[box].shape) < generator.choice([0.7, 1.0])
+        prediction, truth = pair
+        np.testing.assert_array_equal(boundary_map(prediction), slow_boundary_map(prediction))
+        expected = slow_boundary_accuracy(prediction, truth, boundary_radius(height, width))
+        scores.append(boundary_accuracy(prediction, truth))
+        assert scores[-1] == pytest.approx(expected)
+    assert sum(0 < score < 1 for score in scores) > 50
+
+
+def test_masks_may_be_views_and_of_any_number_type() -> None:
+    prediction = mask(30, 40, np.s_[5:20, 10:30])
+    truth = mask(30, 40, np.s_[8:20, 10:30])
+    expected = region_similarity(prediction, truth), boundary_accuracy(prediction, truth)
+    wide = np.repeat(prediction, 2, axis=1)[:, ::2]
+    labels = truth.astype(np.int64) * 7
+    assert (region_similarity(wide, labels), boundary_accuracy(wide, labels)) == expected
+
+
+@pytest.mark.parametrize("measure", [region_similarity, boundary_accuracy])
+def test_masks_of_different_size_are_refused(measure: object) -> None:
+    assert callable(measure)
+    with pytest.raises(ValueError, match=r"shape \(10, 10\) and the true one \(10, 12\)"):
+        measure(EMPTY, mask(10, 12))
+
+
+def test_statistics_by_hand() -> None:
+    values = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+    # Bins of eight frames: 0-2, 2-4, 4-5, 5-7. A value of 0.5 is not above 0.5.
+    result = statistics(values)
+    assert result.mean == pytest.approx(0.55)
+    assert result.recall == 0.5
+    assert result.decay == pytest.approx(0.8 - 0.3)
+
+
+def test_decay_of_a_long_video_uses_its_real_quarters() -> None:
+    # 1000 frames: the first bin is 0-250, the last 749-999; 8-bit edges would wrap.
+    result = statistics(np.linspace(1, 0, 1000))
+    assert result.decay == pytest.approx((874 - 125) / 999)
+
+
+def test_statistics_leave_missing_values_out() -> None:
+    result = statistics([math.nan, 1.0, 0.8, 0.6, 0.4, math.nan])
+    # Six frames: the first bin is 0-1, the last 4-5.
+    assert result.mean == pytest.approx(0.7)
+    assert result.recall == 0.75
+    assert result.decay == pytest.approx(1.0 - 0.4)
+
+
+@pytest.mark.parametrize("values", [[], [math.nan, math.nan]])
+def test_statistics_of_nothing_are_not_numbers(values: list[float]) -> None:
+    result = statistics(values)
+    assert all(math.isnan(value) for value in (result.mean, result.recall, result.decay))
+
+
+def test_statistics_of_one_frame() -> None:
+    assert statistics([0.75]) == Statistics(mean=0.75, recall=1.0, decay=0.0)
+
+
+def test_sequence_rows_are_objects_and_columns_frames() -> None:
+    truth = np.zeros((20, 20), dtype=np.uint8)
+    truth[2:8, 2:8] = 1
+    truth[10:16, 10:16] = 3
+    truth[0, 19] = 255  # void: no label of an object, so background
+    only_first = np.where(truth == 1, truth, 0)
+    empty = np.zeros_like(truth)
+    region, boundary = evaluate_sequence([truth, only_first, empty], [truth] * 3, [3, 1])
+    np.testing.assert_array_equal(region, [[1, 0, 0], [1, 1, 0]])
+    np.testing.assert_array_equal(boundary, [[1, 0, 0], [1, 1, 0]])
+
+
+def test_sequence_is_read_one_frame_at_a_time() -> None:
+    read: list[str] = []
+
+    def frames(name: str) -> Iterator[np.ndarray]:
+        for index in range(3):
+            read.append(f"{name}{index}")
+            yield np.ones((4, 4), dtype=np.uint8)
+
+    evaluate_sequence(frames("p"), frames("t"), [1])
+    assert read == ["p0", "t0", "p1", "t1", "p2", "t2"]
+
+
+def test_sequences_of_different_length_are_refused() -> None:
+    frame = np.ones((4, 4), dtype=np.uint8)
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        evaluate_sequence([frame], [frame, frame], [1])
+
+
+def test_sequence_without_frames_keeps_its_objects() -> None:
+    region, boundary = evaluate_sequence([], [], [1, 2])
+    assert region.shape == boundary.shape == (2, 0)

@@ -1,0 +1,248 @@
+"""The runner behind all eval scripts: prefetch, step, resize, save in the background, time, report.
+
+A video's masks are written into a hidden folder that gets its name when they are complete, so that
+an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import progressbar
+import torch
+import torch.nn.functional as F
+
+from util.background import Output, Prefetch, Saver, Video
+from util.files import atomic_path
+from util.hyper_para import EvalSettings
+from util.provenance import describe_run
+
+RUN_FILE = "run.json"
+
+
+class Core(Protocol):
+    """A session, as inference_core.py has it."""
+
+    labels: list[int]
+
+    def step(
+        self, frame: torch.Tensor, masks: Mapping[int, torch.Tensor] | None, is_last: bool
+    ) -> torch.Tensor: ...
+    def can_skip(self) -> bool: ...
+    def skip(self) -> None: ...
+
+
+class Sessions(Protocol):
+    """Fresh sessions from one network, as inference_core.py has it."""
+
+    device: torch.device
+
+    def normalise(self, image: torch.Tensor) -> torch.Tensor:
+        """uint8 (3, H, W) -> what a session takes."""
+
+    def start(self, num_frames: int) -> Core:
+        """A session for a video of this length."""
+
+
+@dataclass
+class Report:
+    """What a run did."""
+
+    num_videos: int = 0
+    num_skipped: int = 0  # videos that were complete before
+    num_frames: int = 0
+    processing_seconds: float = 0.0  # from the decoded frame to the label map, I/O excluded
+    wall_seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)  # video -> sentence
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_videos} videos, {self.num_frames} frames"]
+        if self.num_skipped:
+            lines[0] += f"; {self.num_skipped} videos were complete before"
+        if self.num_frames:
+            lines.append(
+                f"FPS {self.num_frames / max(self.processing_seconds, 1e-9):.2f} without I/O "
+                f"({self.processing_seconds:.1f} s), "
+                f"{self.num_frames / max(self.wall_seconds, 1e-9):.2f} by the clock "
+                f"({self.wall_seconds:.1f} s)"
+            )
+        lines += [f"FAILED {name}: {why}" for name, why in self.failures.items()]
+        return "\n".join(lines)
+
+
+def run_eval(
+    settings: EvalSettings,
+    read_videos: Callable[[], Sequence[Video]],
+    open_sessions: Callable[[], Sessions],
+) -> int:
+    """What every eval script does; returns the exit status.
+
+    0: all masks are there; 1: some videos failed, the others' masks are there; 2: nothing was done.
+    """
+    torch.backends.cudnn.benchmark = settings.benchmark
+    try:
+        videos = read_videos()
+        sessions = open_sessions()
+        runner = Runner(
+            sessions,
+            Path(settings.output),
+            describe_run(settings),
+            settings.output_all,
+            settings.overlay,
+        )
+        report = runner.run(videos)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(report)
+    return 1 if report.failures else 0
+
+
+@dataclass
+class Runner:
+    """Segment videos into a folder.
+
+    Args:
+        sessions: where sessions come from.
+        output: folder of the masks, <output>/<video>/<frame>.png.
+        record: what makes this run (settings, versions); kept in <output>/run.json.
+        write_all: write every frame, not the required ones alone.
+        overlay: also write <output>/<video>.mp4.
+    """
+
+    sessions: Sessions
+    output: Path
+    record: dict[str, Any]
+    write_all: bool = False
+    overlay: bool = False
+
+    def run(self, videos: Sequence[Video]) -> Report:
+        """Segment all videos; one that fails is reported and the others go on.
+
+        Raises:
+            ValueError: the output folder cannot be written, or holds a run with other settings.
+        """
+        self._claim_output()
+        report = Report()
+        todo = [v for v in videos if not (self.output / v.name).exists()]
+        report.num_skipped = len(videos) - len(todo)
+        total = sum(len(v) for v in todo)
+        start = time.perf_counter()
+        with progressbar.ProgressBar(
+            max_value=max(total, 1),
+            widgets=[
+                progressbar.Variable("video", width=16), " ", progressbar.Counter(), f"/{total} ",
+                progressbar.Bar(), " ", progressbar.AdaptiveTransferSpeed(unit="frames"), " ",
+                progressbar.ETA(),
+            ],
+        ) as bar:  # fmt: skip
+            for video in todo:
+                done = report.num_frames
+                try:
+                    with tempfile.TemporaryDirectory(
+                        prefix=f".{video.name}.", suffix=".partial", dir=self.output
+                    ) as partial:
+                        for _ in self._segment(video, Path(partial), report):
+                            bar.update(report.num_frames, video=video.name)
+                        self._publish(Path(partial), video.name)
+                    report.num_videos += 1
+                except (ValueError, OSError) as error:
+                    report.failures[video.name] = str(error)
+                    report.num_frames = done
+        report.wall_seconds = time.perf_counter() - start
+        return report
+
+    def _claim_output(self) -> None:
+        """Make the folder, clear what an interrupted run left, and record what is being run."""
+        try:
+            self.output.mkdir(parents=True, exist_ok=True)
+            for left in self.output.glob(".*.partial"):
+                shutil.rmtree(left)
+            path = self.output / RUN_FILE
+            if path.exists():
+                _refuse_other_settings(path, self.record)
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(self.record, indent=1) + "\n")
+        except OSError as error:
+            raise ValueError(
+                f"The output folder {self.output} cannot be written ({error.strerror or error}): "
+                "choose another with --output."
+            ) from error
+
+    def _publish(self, partial: Path, name: str) -> None:
+        for video_file in partial.glob("*.overlay.*"):
+            suffix = video_file.suffix
+            video_file.replace(self.output / f"{name}{suffix}")
+        partial.chmod(0o755)  # temporary folders are private
+        # TemporaryDirectory removes what it made: give it an empty folder to remove.
+        partial.rename(self.output / name)
+        partial.mkdir()
+
+    def _segment(self, video: Video, folder: Path, report: Report) -> Iterator[None]:
+        """Segment one video into a folder, yielding after each frame."""
+        core = self.sessions.start(len(video))
+        saver = Saver(video, folder, self.overlay)
+        with saver, Prefetch(video) as frames:
+            for index, frame in enumerate(frames):
+                start = time.perf_counter()
+                labels = self._step(core, frame, video, is_last=index == len(video) - 1)
+                report.processing_seconds += time.perf_counter() - start
+                report.num_frames += 1
+                if labels is not None and (frame.is_required or self.write_all):
+                    saver.put(Output(frame.name, labels, frame.image))
+                yield
+
+    def _step(self, core: Core, frame: Any, video: Video, is_last: bool) -> np.ndarray | None:
+        """Labels (H, W) uint8 at the video's own size; None for a frame that nobody wants."""
+        is_wanted = frame.is_required or self.write_all
+        if not is_wanted and frame.new_labels is None and core.can_skip():
+            core.skip()
+            return None
+        image = torch.from_numpy(frame.image).to(self.sessions.device).permute(2, 0, 1)
+        masks = None
+        if frame.new_labels is not None:
+            new = torch.from_numpy(frame.new_labels).to(self.sessions.device)
+            masks = {int(v): (new == v).float() for v in np.unique(frame.new_labels) if v}
+        prob = core.step(self.sessions.normalise(image), masks, is_last)
+        if not is_wanted:
+            return None
+        return to_labels(prob, core.labels, video.size)
+
+
+def to_labels(prob: torch.Tensor, labels: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Probabilities (O+1, h, w) -> label map (H, W) uint8 at `size`: bilinear, then argmax."""
+    if tuple(prob.shape[-2:]) != tuple(size):
+        prob = F.interpolate(prob[None], size=size, mode="bilinear", align_corners=False)[0]
+    values = torch.tensor([0, *labels], dtype=torch.uint8, device=prob.device)
+    return values[prob.argmax(0)].cpu().numpy()
+
+
+def _refuse_other_settings(path: Path, record: dict[str, Any]) -> None:
+    """Masks of two runs in one folder would be nobody's result."""
+    try:
+        before = json.loads(path.read_text())["settings"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a record of a run ({error}): remove it, or choose another --output."
+        ) from error
+    ignored = {"output", "device", "benchmark"}
+    now = json.loads(json.dumps(record["settings"]))
+    differing = [
+        f"{name} was {before.get(name)!r} and is {now[name]!r}"
+        for name in now
+        if name not in ignored and before.get(name) != now[name]
+    ]
+    if differing:
+        raise ValueError(
+            f"{path.parent} holds masks made with other settings: {'; '.join(differing)}. Choose "
+            "another --output, or remove that folder."
+        )
