@@ -73,7 +73,8 @@ class MemoryBank:
 
     def view(self) -> MemoryView:
         """All slots; no copy."""
-        assert self._keys is not None and self._values is not None, "nothing was written"
+        assert self._keys is not None
+        assert self._values is not None
         keys, values = self._keys[: self.num_slots], self._values[: self.num_slots]
         return MemoryView(keys.flatten(0, 1)[None], values.flatten(0, 1)[None])
 

@@ -19,7 +19,7 @@ _BLOCK_BYTES = 32 * 2**20
 
 
 def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
-    """STCN's negative squared distance (Cheng et al., NeurIPS 2021, eq. 4), less what softmax drops.
+    """STCN's negative squared distance (NeurIPS 2021, eq. 4), less what softmax drops.
 
     Args:
         key: (B, N, CK).

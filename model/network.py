@@ -1,7 +1,8 @@
 """The network that all methods share.
 
 Legend: B batch, T frames, O objects, CK CV key and value width, H W image (multiples of 16),
-h w = H/16 W/16, P = h x w, N = memory slots x P. Channels of the trunk: C4 C8 C16 at strides 4 8 16.
+h w = H/16 W/16, P = h x w, N = memory slots x P. C4 C8 C16: channels of
+the trunk at strides 4, 8, 16.
 """
 
 from __future__ import annotations

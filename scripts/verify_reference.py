@@ -64,9 +64,8 @@ def main(argv: list[str] | None = None) -> int:
         has_passed = difference <= arguments.tolerance
         num_failed += not has_passed
         print(f"{path.name}: {difference:.2e} {'pass' if has_passed else 'FAIL'}")
-    print(
-        f"{len(files) - num_failed - num_skipped} passed, {num_failed} failed, {num_skipped} skipped"
-    )
+    num_passed = len(files) - num_failed - num_skipped
+    print(f"{num_passed} passed, {num_failed} failed, {num_skipped} skipped")
     return 1 if num_failed else 0
 
 
