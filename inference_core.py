@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from model.encoders import QueryFeatures
 from model.matching import aggregate
 from model.network import Network, memory_rows
 from util.devices import pick_device, pick_dtype
+from util.files import sha256
 from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of, unpad
 
@@ -190,6 +192,7 @@ class Sessions:
         self.device = pick_device(settings.device)
         dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
         network = load_for_evaluation(settings.model)
+        self.weights_sha256 = sha256(Path(settings.model))
         self.network = network.for_inference(self.device, dtype)
         self.policy = EveryN(settings.mem_every, settings.include_last)
         self.top_k = settings.top or None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -39,45 +38,19 @@ class Output(NamedTuple):
     image: np.ndarray  # (h, w, 3) uint8
 
 
-class Prefetch:
-    """Decode a video's frames ahead, in a thread."""
-
-    def __init__(self, video: Video) -> None:
-        self._video = video
-        self._stop = threading.Event()
-        self._queue: queue.Queue[Any] = queue.Queue(_FRAMES_AHEAD)
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def __enter__(self) -> Iterator[Any]:
-        self._thread.start()
-        return self._frames()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _frames(self) -> Iterator[Any]:
-        for _ in range(len(self._video)):
-            item = self._queue.get()
-            if isinstance(item, Exception):
-                raise item
-            yield item
-
-    def _work(self) -> None:
-        for index in range(len(self._video)):
-            item: Any
-            try:
-                item = self._video[index]
-            except Exception as error:  # it is raised where the frame is asked for
-                item = error
-            while not self._stop.is_set():
-                try:
-                    self._queue.put(item, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if self._stop.is_set() or isinstance(item, Exception):
-                return
+def prefetch(video: Video) -> Iterator[Any]:
+    """The frames of a video in order, decoded ahead in a thread; raises what decoding raises."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        pending: deque[Future[Any]] = deque()
+        for index in range(len(video)):
+            pending.append(pool.submit(video.__getitem__, index))
+            if len(pending) > _FRAMES_AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class Saver:
@@ -87,14 +60,15 @@ class Saver:
         self._video = video
         self._folder = folder
         self._overlay: OverlayVideo | None = None
-        self._has_overlay = has_overlay
+        if has_overlay:
+            path = folder / f"{video.name}.overlay.mp4"
+            self._overlay = OverlayVideo(path, video.size, _OVERLAY_FPS)
         self._pool = ThreadPoolExecutor(1)
-        self._pending: queue.Queue[Future[None]] = queue.Queue()
+        self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> Saver:
-        if self._has_overlay:
-            path = self._folder / f"{self._video.name}.overlay.mp4"
-            self._overlay = OverlayVideo(path, self._video.size, _OVERLAY_FPS).__enter__()
+        if self._overlay is not None:
+            self._overlay.__enter__()
         return self
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
@@ -102,14 +76,14 @@ class Saver:
         if self._overlay is not None:
             self._overlay.__exit__(kind, value, trace)
         if kind is None:
-            while not self._pending.empty():
-                self._pending.get().result()  # raises what writing raised
+            for future in self._pending:
+                future.result()  # raises what writing raised
 
     def put(self, output: Output) -> None:
-        """Write a frame soon."""
-        if self._pending.qsize() >= _FRAMES_BEHIND:
-            self._pending.get().result()
-        self._pending.put(self._pool.submit(self._write, output))
+        """Write a frame soon; raises what writing an earlier one raised."""
+        if len(self._pending) >= _FRAMES_BEHIND:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._write, output))
 
     def _write(self, output: Output) -> None:
         write_mask(self._folder / f"{output.name}.png", output.labels, self._video.palette)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import progressbar
 import torch
 import torch.nn.functional as F
 
-from util.background import Output, Prefetch, Saver, Video
+from util.background import Output, Saver, Video, prefetch
 from util.files import atomic_path
 from util.hyper_para import EvalSettings
 from util.provenance import describe_run
@@ -45,6 +44,7 @@ class Sessions(Protocol):
     """Fresh sessions from one network, as inference_core.py has it."""
 
     device: torch.device
+    weights_sha256: str
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) -> what a session takes."""
@@ -92,13 +92,9 @@ def run_eval(
     try:
         videos = read_videos()
         sessions = open_sessions()
-        runner = Runner(
-            sessions,
-            Path(settings.output),
-            describe_run(settings),
-            settings.output_all,
-            settings.overlay,
-        )
+        record = {**describe_run(settings), "weights_sha256": sessions.weights_sha256}
+        output = Path(settings.output)
+        runner = Runner(sessions, output, record, settings.output_all, settings.overlay)
         report = runner.run(videos)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -131,7 +127,7 @@ class Runner:
         Raises:
             ValueError: the output folder cannot be written, or holds a run with other settings.
         """
-        self._claim_output()
+        self._claim_output(videos)
         report = Report()
         todo = [v for v in videos if not (self.output / v.name).exists()]
         report.num_skipped = len(videos) - len(todo)
@@ -146,30 +142,35 @@ class Runner:
             ],
         ) as bar:  # fmt: skip
             for video in todo:
-                done = report.num_frames
+                partial = self.output / f".{video.name}.partial"
                 try:
-                    with tempfile.TemporaryDirectory(
-                        prefix=f".{video.name}.", suffix=".partial", dir=self.output
-                    ) as partial:
-                        for _ in self._segment(video, Path(partial), report):
-                            bar.update(report.num_frames, video=video.name)
-                        self._publish(Path(partial), video.name)
+                    partial.mkdir()
+                    for _ in self._segment(video, partial, report):
+                        bar.update(report.num_frames, video=video.name)
+                    self._publish(partial, video.name)
                     report.num_videos += 1
                 except (ValueError, OSError) as error:
                     report.failures[video.name] = str(error)
-                    report.num_frames = done
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
         report.wall_seconds = time.perf_counter() - start
         return report
 
-    def _claim_output(self) -> None:
+    def _claim_output(self, videos: Sequence[Video]) -> None:
         """Make the folder, clear what an interrupted run left, and record what is being run."""
         try:
             self.output.mkdir(parents=True, exist_ok=True)
             for left in self.output.glob(".*.partial"):
                 shutil.rmtree(left)
             path = self.output / RUN_FILE
+            foreign = [v.name for v in videos if (self.output / v.name).exists()]
             if path.exists():
                 _refuse_other_settings(path, self.record)
+            elif foreign:
+                raise ValueError(
+                    f"{self.output} holds {foreign[0]}, which no run here wrote ({RUN_FILE} is "
+                    "missing): choose another --output, or remove that folder."
+                )
             with atomic_path(path) as temporary:
                 temporary.write_text(json.dumps(self.record, indent=1) + "\n")
         except OSError as error:
@@ -179,20 +180,15 @@ class Runner:
             ) from error
 
     def _publish(self, partial: Path, name: str) -> None:
-        for video_file in partial.glob("*.overlay.*"):
-            suffix = video_file.suffix
-            video_file.replace(self.output / f"{name}{suffix}")
-        partial.chmod(0o755)  # temporary folders are private
-        # TemporaryDirectory removes what it made: give it an empty folder to remove.
+        for overlay in partial.glob("*.overlay.*"):
+            overlay.replace(self.output / f"{name}{overlay.suffix}")
         partial.rename(self.output / name)
-        partial.mkdir()
 
     def _segment(self, video: Video, folder: Path, report: Report) -> Iterator[None]:
         """Segment one video into a folder, yielding after each frame."""
         core = self.sessions.start(len(video))
-        saver = Saver(video, folder, self.overlay)
-        with saver, Prefetch(video) as frames:
-            for index, frame in enumerate(frames):
+        with Saver(video, folder, self.overlay) as saver:
+            for index, frame in enumerate(prefetch(video)):
                 start = time.perf_counter()
                 labels = self._step(core, frame, video, is_last=index == len(video) - 1)
                 report.processing_seconds += time.perf_counter() - start
@@ -229,13 +225,14 @@ def to_labels(prob: torch.Tensor, labels: Sequence[int], size: tuple[int, int]) 
 def _refuse_other_settings(path: Path, record: dict[str, Any]) -> None:
     """Masks of two runs in one folder would be nobody's result."""
     try:
-        before = json.loads(path.read_text())["settings"]
+        before = json.loads(path.read_text())
+        before = {**before["settings"], "weights_sha256": before["weights_sha256"]}
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a record of a run ({error}): remove it, or choose another --output."
         ) from error
-    ignored = {"output", "device", "benchmark"}
-    now = json.loads(json.dumps(record["settings"]))
+    ignored = {"model", "output", "device", "benchmark"}  # the weights' digest tells the model
+    now = {**record["settings"], "weights_sha256": record["weights_sha256"]}
     differing = [
         f"{name} was {before.get(name)!r} and is {now[name]!r}"
         for name in now
