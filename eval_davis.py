@@ -16,7 +16,9 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_eval("davis", argv)
     return run_eval(
         settings,
-        lambda: davis_2017(Path(settings.davis_path), settings.split),
+        lambda: davis_2017(
+            Path(settings.davis_path), settings.split, shorter_side=settings.size or None
+        ),
         lambda: Sessions(settings, InferenceCore),
     )
 

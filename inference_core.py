@@ -38,6 +38,8 @@ class InferenceCore:
         num_frames: length of the video, where known: the bank is then allocated once.
     """
 
+    takes_later_masks = False
+
     def __init__(
         self,
         network: Network,
@@ -73,11 +75,13 @@ class InferenceCore:
 
         Raises:
             ValueError: masks were given twice (see InferenceCoreYV), none at all, or of a size
-                other than the frame's.
+                other than the frame's. The session is as before the call.
         """
+        if masks is not None:
+            self._check(masks, frame)
         self.frame_index += 1
         if masks is not None:
-            return self._annotate(frame, _checked(masks, frame, self.frame_index), is_last)
+            return self._annotate(frame, masks, is_last)
         if self.labels:
             return self._propagate(frame, is_last)
         return torch.ones(1, *frame.shape[-2:], device=frame.device)
@@ -95,6 +99,23 @@ class InferenceCore:
     def bytes_stored(self) -> int:
         """Bytes of the memory frames."""
         return sum(group.bank.bytes_stored for group in self._groups)
+
+    def _check(self, masks: Mapping[int, torch.Tensor], frame: torch.Tensor) -> None:
+        """Refuse masks that the next frame cannot take, before anything changes."""
+        index, size = self.frame_index + 1, tuple(frame.shape[-2:])
+        if not masks:
+            raise ValueError(f"Frame {index} was given no masks: leave them out (None) instead.")
+        if self.labels and not self.takes_later_masks:
+            raise ValueError(
+                f"Frame {index} brings masks, but the objects started before: use "
+                "InferenceCoreYV for objects that appear later."
+            )
+        for label, mask in masks.items():
+            if tuple(mask.shape) != size:
+                raise ValueError(
+                    f"The mask of object {label} on frame {index} is {tuple(mask.shape)}, but "
+                    f"the frame is {size}: they must be of one size."
+                )
 
     def _propagate(self, frame: torch.Tensor, is_last: bool) -> torch.Tensor:
         """Segment from memory, then remember what the policy wants."""
@@ -118,16 +139,7 @@ class InferenceCore:
         return unpad(prob, padding)
 
     def _merge(self, query: QueryFeatures, masks: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        """Probabilities (O, H, W) of all objects on a frame with masks; starts the new ones.
-
-        Raises:
-            ValueError: objects started on an earlier frame.
-        """
-        if self.labels:
-            raise ValueError(
-                f"Frame {self.frame_index} brings masks, but the objects started before: use "
-                "InferenceCoreYV for objects that appear later."
-            )
+        """Probabilities (O, H, W) of all objects on a frame with masks; starts the new ones."""
         self._start_group([*masks])
         return torch.stack([*masks.values()])
 
@@ -167,20 +179,6 @@ class InferenceCore:
             members = slice(group.first, group.first + group.num_objects)
             key, value = memory_rows(entry.of_objects(members))
             self.policy.write(group.bank, key, value, self.frame_index, is_annotation)
-
-
-def _checked(
-    masks: Mapping[int, torch.Tensor], frame: torch.Tensor, frame_index: int
-) -> dict[int, torch.Tensor]:
-    if not masks:
-        raise ValueError(f"Frame {frame_index} was given no masks: leave them out (None) instead.")
-    for label, mask in masks.items():
-        if mask.shape != frame.shape[-2:]:
-            raise ValueError(
-                f"The mask of object {label} on frame {frame_index} is {tuple(mask.shape)}, but "
-                f"the frame is {tuple(frame.shape[-2:])}: they must be of one size."
-            )
-    return dict(masks)
 
 
 class Sessions:

@@ -17,6 +17,8 @@ class InferenceCoreYV(InferenceCore):
     together share one bank, and so one affinity. All banks take a frame on which masks are given.
     """
 
+    takes_later_masks = True
+
     def _merge(self, query: QueryFeatures, masks: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """What memory says of the known objects, overruled by the masks.
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from datasets.sampler import ClipBatches
-from datasets.static import StaticClips, find_static_pairs, mix_static
+from datasets.static import StaticClips, find_static_pairs, mix_static, single_thread
 from model.checkpoint import load_network, load_trunk, read_file
 from model.methods import build_network
 from model.model import Model
@@ -87,7 +87,7 @@ def run(model: Model, clips: StaticClips, sizes: dict[str, int], ranks: Ranks) -
         batch_sampler=batches,
         num_workers=settings.num_workers,
         pin_memory=model.device.type == "cuda",
-        persistent_workers=False,
+        worker_init_fn=single_thread,
     )
     log = TrainLog(model.folder, model.iteration, settings.iterations) if ranks.is_main else None
     if log:

@@ -17,7 +17,12 @@ SPLITS = ("train", "val", "test-dev")
 FIRST_MASK = "00000.png"
 
 
-def davis_2017(root: Path, split: str = "val", imset: str | None = None) -> list[Video]:
+def davis_2017(
+    root: Path,
+    split: str = "val",
+    imset: str | None = None,
+    shorter_side: int | None = None,
+) -> list[Video]:
     """The videos of a split of DAVIS 2017.
 
     Args:
@@ -25,6 +30,7 @@ def davis_2017(root: Path, split: str = "val", imset: str | None = None) -> list
             inside), or trainval/ or test-dev/ itself.
         split: "val", "test-dev" (or "testdev") or "train".
         imset: another list of sequences, relative to the folder ImageSets, such as "2017/val.txt".
+        shorter_side: of the frames as they are segmented; None: as they are.
 
     Raises:
         FileNotFoundError: a folder or the list is not where it is expected.
@@ -37,16 +43,18 @@ def davis_2017(root: Path, split: str = "val", imset: str | None = None) -> list
         )
     part = "test-dev" if split == "test-dev" else "trainval"
     base = _find_base(root, [root / part, root / "2017" / part, root], f"DAVIS 2017 {split}")
-    return _read(base, base / "ImageSets" / (imset or f"2017/{split}.txt"), is_binary=False)
+    list_path = base / "ImageSets" / (imset or f"2017/{split}.txt")
+    return _read(base, list_path, is_binary=False, shorter_side=shorter_side)
 
 
-def davis_2016(root: Path) -> list[Video]:
+def davis_2016(root: Path, shorter_side: int | None = None) -> list[Video]:
     """The validation videos of DAVIS 2016: one object each, label 255 in grey masks.
 
     Args:
         root: the folder 2016/ with JPEGImages/ and Annotations/ inside, or the one above it. The
             list is ImageSets/2016/val.txt beside them, or, as the published scripts have it,
             ../2017/trainval/ImageSets/2016/val.txt.
+        shorter_side: of the frames as they are segmented; None: as they are.
 
     Raises:
         FileNotFoundError: a folder or the list is not where it is expected.
@@ -57,7 +65,8 @@ def davis_2016(root: Path) -> list[Video]:
     above = Path(os.path.abspath(base)).parent
     name = Path("ImageSets", "2016", "val.txt")
     beside = above / "2017" / "trainval" / name
-    return _read(base, base / name if (base / name).exists() else beside, is_binary=True)
+    list_path = base / name if (base / name).exists() else beside
+    return _read(base, list_path, is_binary=True, shorter_side=shorter_side)
 
 
 def _find_base(root: Path, candidates: list[Path], dataset: str) -> Path:
@@ -71,7 +80,7 @@ def _find_base(root: Path, candidates: list[Path], dataset: str) -> Path:
     )
 
 
-def _read(base: Path, list_path: Path, is_binary: bool) -> list[Video]:
+def _read(base: Path, list_path: Path, is_binary: bool, shorter_side: int | None) -> list[Video]:
     if not list_path.is_file():
         raise FileNotFoundError(
             f"the list of sequences {list_path} does not exist: it comes with the DAVIS 2017 "
@@ -82,7 +91,8 @@ def _read(base: Path, list_path: Path, is_binary: bool) -> list[Video]:
         raise ValueError(f"the list {list_path} names no sequence: download it again")
     frames, masks = _resolution(base / "JPEGImages"), _resolution(base / "Annotations")
     return load_videos(
-        partial(_make, name, frames / name, masks / name, is_binary) for name in sequences
+        partial(_make, name, frames / name, masks / name, is_binary, shorter_side)
+        for name in sequences
     )
 
 
@@ -91,7 +101,13 @@ def _resolution(folder: Path) -> Path:
     return folder / "480p" if (folder / "480p").is_dir() else folder
 
 
-def _make(name: str, frames_folder: Path, masks_folder: Path, is_binary: bool) -> Video:
+def _make(
+    name: str,
+    frames_folder: Path,
+    masks_folder: Path,
+    is_binary: bool,
+    shorter_side: int | None,
+) -> Video:
     frames = list_frames(frames_folder)
     check_numbering(frames, step=1)
     first_mask = masks_folder / FIRST_MASK
@@ -102,4 +118,5 @@ def _make(name: str, frames_folder: Path, masks_folder: Path, is_binary: bool) -
     # The validation split comes with all masks: they tell when frames at the end are missing.
     masks = masks_by_frame(frames, list_images(masks_folder))
     first_frame = next(index for index, path in masks.items() if path == first_mask)
-    return Video(name, frames, {first_frame: first_mask}, is_binary=is_binary)
+    masks = {first_frame: first_mask}
+    return Video(name, frames, masks, shorter_side=shorter_side, is_binary=is_binary)

@@ -130,6 +130,11 @@ class StaticClips(torch.utils.data.Dataset[ClipSample]):
         return translation(-x, -y) @ scaling(scale, scale)
 
 
+def single_thread(_: int) -> None:
+    """For a loader's workers: OpenCV's own threads would fight over the cores."""
+    cv2.setNumThreads(0)
+
+
 def read_training_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Labels (H, W) uint8 of a training mask.
 

@@ -36,18 +36,25 @@ def read_file(path: Path | str) -> dict[str, Any]:
             # torch warns of old formats before it fails; the sentences below say it better.
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) and "Unsupported" in str(error):
+    except PermissionError:
+        raise
+    except Exception as error:  # bytes of any kind make torch's reader fail in any way
+        if isinstance(error, pickle.UnpicklingError) and _is_pickle(path):
             raise ValueError(
                 f"{path} holds pickled Python objects, which could run code when loaded, so it was "
                 "not loaded. Save the state_dict alone: torch.save(model.state_dict(), path)."
             ) from error
         raise ValueError(_not_a_checkpoint(path)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise ValueError(_not_a_checkpoint(path)) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
     return content
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file starts as torch.save (a zip, since 1.6) or pickle.dump does."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return head == b"PK" or head[:1] == b"\x80"
 
 
 def _not_a_checkpoint(path: Path) -> str:
@@ -104,8 +111,13 @@ def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
     """What a file of weights is and holds, by our names, in float32."""
     content = read_file(path)
     if content.get("format") == FORMAT:
-        weights = content["weights"]
-        spec = NetworkSpec(**content["spec"])
+        try:
+            weights, spec = content["weights"], NetworkSpec(**content["spec"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} was written by another version of this code ({error}): load it with that "
+                "version, or save it again."
+            ) from error
     else:
         spec, weights = convert_published(content, path)
     return spec, {name: _to_float(tensor) for name, tensor in weights.items()}
@@ -124,12 +136,13 @@ def convert_published(content: dict[str, Any], path: Path | str) -> tuple[Networ
     Raises:
         ValueError: no method of ours has such names, with the nearest one's differences.
     """
-    weights = {k.removeprefix("module."): v for k, v in content.items()}
-    if not weights or not all(isinstance(v, torch.Tensor) for v in weights.values()):
+    if not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ValueError(
-            f"{path} holds {_some(content)}, not a state_dict: give the file of weights (without "
-            "_checkpoint in its name)."
+            f"{path} holds {_some(content) or 'nothing'}, not a state_dict: give the file of "
+            "weights (without _checkpoint in its name)."
         )
+    # Float32 first: biases are not folded in half precision.
+    weights = {str(k).removeprefix("module."): _to_float(v) for k, v in content.items()}
     best: tuple[int, Method, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
     for method in METHODS.values():
         renamed = _fold_biases({_rename(method, k): v for k, v in weights.items()})
@@ -166,7 +179,7 @@ def _fold_biases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             continue
         norm = {"0": "1"}.get(conv, conv.replace("conv", "bn"))
         mean = f"{parent}.{norm}.running_mean"
-        if norm != conv and mean in weights:
+        if norm != conv and mean in weights and weights[mean].shape == bias.shape:
             folded[mean] = weights[mean] - bias
             del folded[name]
     return folded

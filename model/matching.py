@@ -76,14 +76,20 @@ def gather_rows(value: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) 
     """
     weights = weights.to(value.dtype)
     if value.device.type == "mps":
-        gathered = torch.stack([v[r] for v, r in zip(value, rows, strict=True)])  # (B, P, k, C)
-        return (weights[..., None] * gathered).sum(2)
+        return _gather_by_index(value, rows, weights)
     return torch.stack(
         [
             F.embedding_bag(r, v, per_sample_weights=w, mode="sum")
             for v, r, w in zip(value, rows, weights, strict=True)
         ]
     )
+
+
+def _gather_by_index(
+    value: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    gathered = torch.stack([v[r] for v, r in zip(value, rows, strict=True)])  # (B, P, k, C)
+    return (weights[..., None] * gathered).sum(2)
 
 
 def to_rows(feature: torch.Tensor) -> torch.Tensor:

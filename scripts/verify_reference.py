@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             if system not in networks:
                 networks[system] = reference_network(arguments.dir.parent, system)
             difference = compare(networks[system], config, expected)
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             print(f"error: {path} cannot be compared: {error}", file=sys.stderr)
             return 2
         has_passed = difference <= arguments.tolerance
@@ -94,16 +95,18 @@ def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) ->
 
     padding = padding_of(height, width)
     is_inside = pad(torch.ones(height, width), padding)[::stride, ::stride] > 0
-    largest = 0.0
+    shape = (config["num_objects"] + 1, num_frames, *is_inside.shape)
+    if expected.shape != shape:
+        raise ValueError(f"prob is {tuple(expected.shape)} instead of {shape}")
+    largest = []
     for t in range(num_frames):
         new = {o: masks[o - 1, t] for o, start in starts.items() if start == t}
         prob = core.step(frames[t], new or None, is_last=t == num_frames - 1)
         sampled = pad(prob, padding)[:, ::stride, ::stride]
         rows = [0, *core.labels]  # objects in the order of the file
         assert len(rows) == sampled.shape[0]
-        difference = (sampled - expected[rows, t])[:, is_inside].abs()
-        largest = max(largest, difference.max().item())
-    return largest
+        largest.append((sampled - expected[rows, t])[:, is_inside].abs().max())
+    return torch.stack(largest).max().item()  # NaN where any is
 
 
 if __name__ == "__main__":

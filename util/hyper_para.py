@@ -7,8 +7,10 @@ A value comes from, in this order: the field's default < the method's preset < t
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import difflib
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
@@ -67,7 +69,9 @@ class TrainSettings:
         "auto", "auto: mixed, float16 on GPUs and bfloat16 on CPUs"
     )
     no_amp: bool = knob(False, "float32 throughout, the same as --precision float32")
-    num_workers: int = knob(8, "processes per process that load data")
+    num_workers: int = knob(
+        min(8, os.cpu_count() or 1), "processes that load data, for each that trains"
+    )
     benchmark: bool = knob(False, "let cuDNN try its algorithms first: faster, not reproducible")
 
     # --- watching
@@ -101,7 +105,6 @@ class EvalSettings:
     size: int = knob(
         0,
         "work at this shorter side in pixels and resize the masks back; 0 for the frames' own",
-        scripts=("youtube", "generic"),
     )
 
     # --- memory
@@ -174,7 +177,8 @@ def parse_train(argv: list[str] | None = None) -> TrainSettings:
     values = {**METHOD_PRESETS[method], **STAGE_PRESETS[method, stage]}
     if given.get("debug"):
         values |= DEBUG_PRESET
-    settings = TrainSettings(**{**values, **given})
+    # A copy, since a preset's lists would be shared with it.
+    settings = TrainSettings(**copy.deepcopy({**values, **given}))
     _check_train(settings, parser)
     return settings
 
@@ -206,7 +210,9 @@ def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
         parser.error(f"--crop_size {settings.crop_size} is no multiple of 16.")
     if settings.num_workers < 0:
         parser.error("--num_workers must be 0 or more.")
-    if settings.lr <= 0:
+    if settings.seed < 0:
+        parser.error("--seed must be 0 or more.")
+    if not settings.lr > 0:  # nan is not
         parser.error("--lr must be above 0.")
     if settings.start_warm > settings.end_warm:
         parser.error(
@@ -304,7 +310,10 @@ class _Parser(argparse.ArgumentParser):
                 f"{', '.join(self._others[flag])}."
             )
         own = [name for name in self._option_string_actions if name.startswith("--")]
-        near = difflib.get_close_matches(flag, [*own, *self._others], n=1, cutoff=0.5)
+        names = [*own, *self._others]
+        # First what it abbreviates, since argparse elsewhere takes abbreviations.
+        near = [name for name in names if name.startswith(flag)]
+        near = near or difflib.get_close_matches(flag, names, n=1)
         if not near:
             return f"{self.prog} has no flag {flag}: see --help for those it has."
         where = "" if near[0] in own else f" (of {self._others[near[0]][0]})"

@@ -1,0 +1,105 @@
+"""Peak memory of a session against the length of the video.
+
+    python scripts/bench_memory.py --model saves/stcn_small.pth --frames 60 600
+
+Each length runs in a process of its own, on the same synthetic clip. Beyond the stored memory
+frames, the peak must not depend on the length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import progressbar
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from inference_core import Sessions
+from util.hyper_para import EvalSettings
+from util.synthetic import make_clip
+
+MIB = 2**20
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure every length and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="saves/stcn_small.pth")
+    parser.add_argument("--frames", type=int, nargs="+", default=[60, 600])
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=854)
+    parser.add_argument("--objects", type=int, default=1)
+    parser.add_argument("--mem_every", type=int, default=5)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--amp", action="store_true")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.child:
+        print(json.dumps(measure(arguments, arguments.child)))
+        return 0
+    given = sys.argv[1:] if argv is None else argv
+    rows = []
+    for num_frames in arguments.frames:
+        command = [sys.executable, __file__, *given, "--child", str(num_frames)]
+        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if child.returncode:
+            return child.returncode
+        rows.append(json.loads(child.stdout))
+    print("frames   peak MiB   stored MiB   peak - stored   beside loaded network")
+    for row in rows:
+        print(
+            f"{row['frames']:6d} {row['peak']:10.1f} {row['stored']:12.1f} "
+            f"{row['peak'] - row['stored']:15.1f} "
+            f"{row['peak'] - row['stored'] - row['loaded']:23.1f}"
+        )
+    beyond = [row["peak"] - row["stored"] for row in rows]
+    print(f"peak beyond stored: longest / shortest = {beyond[-1] / beyond[0]:.4f}")
+    return 0
+
+
+def measure(arguments: argparse.Namespace, num_frames: int) -> dict[str, float]:
+    """Segment a clip; MiB at the peak, stored at the end, and before the first frame."""
+    sessions = Sessions(
+        EvalSettings(
+            model=arguments.model,
+            device=arguments.device,
+            amp=arguments.amp,
+            mem_every=arguments.mem_every,
+        )
+    )
+    loaded = _peak(sessions.device)
+    core = sessions.start(num_frames)
+    clip = make_clip(num_frames, arguments.height, arguments.width, arguments.objects, seed=0)
+    for index, (image, labels) in enumerate(progressbar.progressbar(clip)):
+        frame = torch.from_numpy(image).to(sessions.device).permute(2, 0, 1)
+        masks = None
+        if index == 0:
+            first = torch.from_numpy(labels).to(sessions.device)
+            masks = {o: (first == o).float() for o in range(1, clip.num_objects + 1)}
+        core.step(sessions.normalise(frame), masks, is_last=index == num_frames - 1)
+    stored = core.bytes_stored / MIB
+    return {
+        "frames": num_frames,
+        "peak": _peak(sessions.device),
+        "stored": stored,
+        "loaded": loaded,
+    }
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())

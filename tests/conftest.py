@@ -1,0 +1,79 @@
+"""What several test files share: small synthetic data and a tiny network, made once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model.checkpoint import save_network
+from model.methods import build_network
+from model.network import NetworkSpec
+from scripts import make_synthetic
+
+NUM_FRAMES = 11  # the least that the YouTube layout takes
+HEIGHT, WIDTH = 48, 68  # neither a multiple of 16 (the padded 68) nor square
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos (images) a split in every layout; read only, copy what a test damages."""
+    root = tmp_path_factory.mktemp("synthetic")
+    argv = [
+        str(root), "--num_videos", "2", "--num_frames", str(NUM_FRAMES), "--num_objects", "2",
+        "--height", str(HEIGHT), "--width", str(WIDTH), "--seed", "3",
+    ]  # fmt: skip
+    assert make_synthetic.main(argv) == 0
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the random weights of a tiny network for several objects."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network(NetworkSpec("stcn", "tiny"))
+    save_network(path, network, {"settings": {}})
+    return path
+
+
+@pytest.fixture(scope="session")
+def smooth_image() -> Callable[[int, int], np.ndarray]:
+    """Makes (H, W, 3) uint8 images of long waves, on which resampling loses next to nothing."""
+
+    def make(height: int, width: int) -> np.ndarray:
+        y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+        waves = [np.sin(x / 9 + y / 17), np.cos(x / 13 - y / 8), np.sin(x / 21) * np.cos(y / 15)]
+        return np.round(127.5 + 90 * np.stack(waves, -1)).astype(np.uint8)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def truncate() -> Callable[[Path], None]:
+    """Cuts a file to half its bytes."""
+
+    def cut(path: Path) -> None:
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+
+    return cut
+
+
+@pytest.fixture(scope="session")
+def write_pair() -> Callable[[Path, np.ndarray, Image.Image], tuple[Path, Path]]:
+    """Writes `stem`.jpg and `stem`.png, an image and its mask; gives their paths."""
+
+    def write(stem: Path, image: np.ndarray, mask: Image.Image) -> tuple[Path, Path]:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        paths = stem.with_name(stem.name + ".jpg"), stem.with_name(stem.name + ".png")
+        Image.fromarray(image).save(paths[0], quality=95)
+        mask.save(paths[1])
+        return paths
+
+    return write

@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from util import hyper_para
+from util.hyper_para import (
+    EVAL_PRESETS,
+    EVAL_SCRIPTS,
+    EvalSettings,
+    TrainSettings,
+    parse_eval,
+    parse_train,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = {"train": "train.py", **EVAL_SCRIPTS}
+
+
+def refusal(capsys: pytest.CaptureFixture[str], parse: Callable[[], object]) -> str:
+    """What a refused command line says, which must be one line, with exit code 2."""
+    with pytest.raises(SystemExit) as caught:
+        parse()
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+def train_refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    return refusal(capsys, lambda: parse_train([*argv]))
+
+
+def eval_refusal(capsys: pytest.CaptureFixture[str], script: str, *argv: str) -> str:
+    return refusal(capsys, lambda: parse_eval(script, [*argv]))
+
+
+# Where values come from
+
+
+def test_a_value_comes_from_the_last_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default < method < stage < command line, each of them seen to win over those before."""
+    default = TrainSettings()
+    for name in ("METHOD_PRESETS", "STAGE_PRESETS"):
+        monkeypatch.setattr(hyper_para, name, {**getattr(hyper_para, name)})
+    hyper_para.METHOD_PRESETS["stcn"] = {"gamma": 0.2, "lr": 0.2, "weight_decay": 0.2}
+    hyper_para.STAGE_PRESETS["stcn", 0] = {"lr": 0.3, "weight_decay": 0.3, "steps": [3, 4]}
+    settings = parse_train(["--id", "a", "--weight_decay", "0.4", "--seed", "4"])
+    assert settings.batch_size == default.batch_size
+    assert settings.gamma == 0.2
+    assert settings.lr == 0.3
+    assert settings.steps == [3, 4]
+    assert settings.weight_decay == 0.4
+    assert settings.seed == 4
+
+
+def test_a_command_line_can_go_back_to_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag wins even where it says what the default says."""
+    monkeypatch.setitem(hyper_para.STAGE_PRESETS, ("stcn", 0), {"lr": 0.3})
+    default = TrainSettings().lr
+    assert parse_train(["--id", "a", "--lr", str(default)]).lr == default
+
+
+def test_published_stage_0() -> None:
+    settings = parse_train(["--id", "a"])
+    assert (settings.stage, settings.lr, settings.batch_size) == (0, 1e-5, 8)
+    assert (settings.iterations, settings.steps, settings.gamma) == (300_000, [150_000], 0.1)
+    assert (settings.start_warm, settings.end_warm) == (20_000, 70_000)
+    assert (settings.weight_decay, settings.crop_size) == (1e-7, 384)
+
+
+def test_settings_share_no_lists() -> None:
+    parse_train(["--id", "a"]).steps.append(1)
+    TrainSettings().steps.append(1)
+    assert parse_train(["--id", "a"]).steps == [150_000]
+    assert TrainSettings().steps == [150_000]
+
+
+def test_roots_are_in_data() -> None:
+    assert TrainSettings().static_root == "data/static"
+    for script, name in [
+        ("davis", "davis_path"), ("davis_2016", "davis_path"), ("youtube", "yv_path"),
+        ("generic", "data_path"),
+    ]:  # fmt: skip
+        value = getattr(parse_eval(script, ["--output", "o"]), name)
+        assert value.startswith("data/")
+
+
+def test_each_eval_script_has_its_presets() -> None:
+    for script, presets in EVAL_PRESETS.items():
+        settings = parse_eval(script, ["--output", "o"])
+        for name, value in presets.items():
+            assert getattr(settings, name) == value
+    assert parse_eval("youtube", ["--output", "o", "--size", "0"]).size == 0
+    assert parse_eval("davis", ["--output", "o"]).size == 0
+
+
+# The flags of the published READMEs
+
+
+def test_training_flags() -> None:
+    settings = parse_train(
+        "--id x --stage 0 --load_network n.pth -b 3 -i 9 --steps 4 5 --lr 0.5 --gamma 0.25 "
+        "--start_warm 1 --end_warm 2 --num_workers 0 --no_amp --benchmark --debug "
+        "--static_root s".split()
+    )
+    assert (settings.id, settings.stage, settings.load_network) == ("x", 0, "n.pth")
+    assert (settings.batch_size, settings.iterations, settings.steps) == (3, 9, [4, 5])
+    assert (settings.lr, settings.gamma) == (0.5, 0.25)
+    assert (settings.start_warm, settings.end_warm) == (1, 2)
+    assert (settings.num_workers, settings.static_root) == (0, "s")
+    assert settings.no_amp
+    assert settings.benchmark
+    assert settings.debug
+    long = parse_train("--id x --batch_size 3 --iterations 9 --load_model m.pth --steps".split())
+    assert (long.batch_size, long.iterations, long.load_model) == (3, 9, "m.pth")
+    assert long.steps == []
+    assert not long.no_amp
+
+
+def test_evaluation_flags() -> None:
+    common = "--model m --output o --top 7 --amp --mem_every 3 --include_last"
+    davis = parse_eval("davis", f"{common} --davis_path d --split test-dev".split())
+    assert (davis.model, davis.output, davis.davis_path) == ("m", "o", "d")
+    assert (davis.split, davis.top, davis.mem_every) == ("test-dev", 7, 3)
+    assert davis.amp
+    assert davis.include_last
+    assert parse_eval("davis_2016", f"{common} --davis_path d".split()).davis_path == "d"
+    youtube = parse_eval("youtube", f"{common} --yv_path y --split test --output_all".split())
+    assert (youtube.yv_path, youtube.split) == ("y", "test")
+    assert youtube.output_all
+    generic = parse_eval("generic", f"{common} --data_path g --size 0".split())
+    assert (generic.data_path, generic.size) == ("g", 0)
+
+
+@pytest.mark.parametrize("flag", ["--local_rank=0", "--local-rank=0", "--local_rank 1"])
+def test_the_launchers_rank_is_taken(flag: str) -> None:
+    settings = parse_train([*flag.split(), "--id", "a"])
+    assert settings == parse_train(["--id", "a"])
+
+
+def test_debug_makes_the_run_talk() -> None:
+    quiet, debug = parse_train(["--id", "a"]), parse_train(["--id", "a", "--debug"])
+    for name in ("report_interval", "image_interval", "save_interval"):
+        assert getattr(debug, name) < getattr(quiet, name)
+        asked = parse_train(["--id", "a", "--debug", f"--{name}", "77"])
+        assert getattr(asked, name) == 77
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("--itertions", "--iterations"),
+        ("--batchsize", "--batch_size"),
+        ("--batch-size", "--batch_size"),
+        ("--static-root", "--static_root"),
+        ("--load_netwrok", "--load_network"),
+        ("--noamp", "--no_amp"),
+        ("--iter", "--iterations"),  # an abbreviation
+        ("--no", "--no_amp"),
+    ],
+)
+def test_misspelt_training_flags(
+    capsys: pytest.CaptureFixture[str], wrong: str, right: str
+) -> None:
+    for argv in (["--id", "a", wrong, "3"], ["--id", "a", f"{wrong}=3"]):
+        said = train_refusal(capsys, *argv)
+        assert f"train.py has no flag {wrong}: did you mean {right}?" in said
+
+
+@pytest.mark.parametrize(
+    ("script", "wrong", "right"),
+    [
+        ("davis", "--memevery", "--mem_every"),
+        ("davis", "--mem-every", "--mem_every"),
+        ("davis_2016", "--davispath", "--davis_path"),
+        ("youtube", "--ouput_all", "--output_all"),
+        ("generic", "--datapath", "--data_path"),
+        ("davis", "--include", "--include_last"),  # an abbreviation
+    ],
+)
+def test_misspelt_evaluation_flags(
+    capsys: pytest.CaptureFixture[str], script: str, wrong: str, right: str
+) -> None:
+    said = eval_refusal(capsys, script, "--output", "o", wrong, "3")
+    assert f"{EVAL_SCRIPTS[script]} has no flag {wrong}: did you mean {right}?" in said
+
+
+def test_a_flag_of_another_script_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    said = train_refusal(capsys, "--id", "a", "--mem_every", "3")
+    assert "--mem_every does nothing in train.py; it belongs to eval_davis.py" in said
+    assert all(name in said for name in EVAL_SCRIPTS.values())
+    said = eval_refusal(capsys, "davis", "--output", "o", "--output_all")
+    assert "--output_all does nothing in eval_davis.py; it belongs to eval_youtube.py." in said
+    said = eval_refusal(capsys, "youtube", "--output", "o", "-b", "3")
+    assert "-b does nothing in eval_youtube.py; it belongs to train.py." in said
+    said = eval_refusal(capsys, "davis_2016", "--output", "o", "--split", "val")
+    assert "it belongs to eval_davis.py, eval_youtube.py." in said
+    said = train_refusal(capsys, "--id", "a", "--davispath", "x")
+    assert "did you mean --davis_path (of eval_davis.py)?" in said
+
+
+def test_what_is_no_flag_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    said = train_refusal(capsys, "--id", "a", "--quux")
+    assert "train.py has no flag --quux: see --help" in said
+    assert "'out' belongs to no flag" in eval_refusal(capsys, "davis", "out")
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4, -1])
+def test_stages_that_cannot_be_trained_yet(capsys: pytest.CaptureFixture[str], stage: int) -> None:
+    said = train_refusal(capsys, "--id", "a", "--stage", str(stage))
+    assert f"--stage {stage} of stcn cannot be trained here (yet): there is 0." in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("", "--id is missing: give the run a name"),
+        ("--id a/b", "--id a/b names a folder"),
+        ("--id ..", "--id .. names a folder"),
+        ("--id a -b 0", "--batch_size must be at least 1"),
+        ("--id a -i 0", "--iterations must be at least 1"),
+        ("--id a --report_interval 0", "--report_interval must be at least 1"),
+        ("--id a --crop_size 40", "--crop_size 40 is no multiple of 16"),
+        ("--id a --crop_size 0", "--crop_size 0 is no multiple of 16"),
+        ("--id a --num_workers -1", "--num_workers must be 0 or more"),
+        ("--id a --seed -1", "--seed must be 0 or more"),
+        ("--id a --lr 0", "--lr must be above 0"),
+        ("--id a --lr nan", "--lr must be above 0"),
+        ("--id a --start_warm 9 --end_warm 8", "--start_warm 9 lies after --end_warm 8"),
+        ("--id a --no_amp --precision bfloat16", "--no_amp and --precision bfloat16 contradict"),
+        ("--id a --load_network n --load_model m", "--load_network starts a new run and --load_mo"),
+        ("--id a --method gsfm", "invalid choice: 'gsfm'"),
+        ("--id a --lr fast", "invalid float value: 'fast'"),
+        ("--id", "expected one argument"),
+    ],
+)
+def test_training_contradictions(
+    capsys: pytest.CaptureFixture[str], argv: str, sentence: str
+) -> None:
+    assert sentence in train_refusal(capsys, *argv.split())
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("", "--output is missing: give the folder"),
+        ("--output o --mem_every 0", "--mem_every must be at least 1"),
+        ("--output o --top -1", "--top must be 0 (all rows) or more"),
+        ("--output o --amp --precision float32", "--amp and --precision float32 contradict"),
+        ("--output o --precision half", "invalid choice: 'half'"),
+    ],
+)
+def test_evaluation_contradictions(
+    capsys: pytest.CaptureFixture[str], argv: str, sentence: str
+) -> None:
+    for script in EVAL_SCRIPTS:
+        assert sentence in eval_refusal(capsys, script, *argv.split())
+    said = eval_refusal(capsys, "generic", "--output", "o", "--size", "-1")
+    assert "--size must be 0 (the frames' own) or more" in said
+
+
+def test_what_agrees_is_not_refused() -> None:
+    assert parse_train("--id a --no_amp --precision float32".split()).no_amp
+    assert parse_train("--id a --start_warm 8 --end_warm 8".split()).end_warm == 8
+    assert parse_eval("davis", "--output o --top 0 --amp --precision bfloat16".split()).top == 0
+
+
+# Help, and no dead knobs
+
+
+@pytest.mark.parametrize("module", ["train", *(f"eval_{name}" for name in EVAL_SCRIPTS)])
+def test_help_names_every_field(capsys: pytest.CaptureFixture[str], module: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(module).main(["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    script = module.removeprefix("eval_")
+    owner = TrainSettings if module == "train" else EvalSettings
+    for field in dataclasses.fields(owner):
+        scripts = field.metadata["scripts"]
+        has_it = not scripts or script in scripts
+        assert (f" --{field.name} " in text) == has_it
+        if has_it:
+            assert field.metadata["help"] in text
+    assert "local_rank" not in text
+
+
+def test_help_tells_what_the_script_will_do(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_eval("youtube", ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: 480)" in text
+    assert "(default: valid)" in text
+
+
+def uses_of_settings() -> dict[str, set[str]]:
+    """Attributes read of something called `settings`, by the file that reads them."""
+    files = [*ROOT.glob("*.py")]
+    for room in ("datasets", "model", "util"):
+        files += [path for path in (ROOT / room).glob("*.py") if path.name != "hyper_para.py"]
+    found: dict[str, set[str]] = {}
+    for path in files:
+        names = found.setdefault(path.name, set())
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Attribute):
+                continue
+            of = node.value
+            owner = of.attr if isinstance(of, ast.Attribute) else getattr(of, "id", "")
+            if owner == "settings":
+                names.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("owner", [TrainSettings, EvalSettings])
+def test_no_knob_is_dead(owner: type) -> None:
+    used: set[str] = set()
+    for path, names in uses_of_settings().items():
+        is_training = path in ("train.py", "model.py")
+        used |= names if is_training == (owner is TrainSettings) else set()
+    fields = {field.name for field in dataclasses.fields(owner)}
+    # What --debug does is done by the parser: test_debug_makes_the_run_talk.
+    assert fields - used <= {"debug"}
+    assert used - fields <= set(), "something reads a setting that does not exist"
+
+
+def test_every_script_of_a_field_is_one() -> None:
+    for field in dataclasses.fields(EvalSettings):
+        assert set(field.metadata["scripts"]) <= EVAL_SCRIPTS.keys()
+        assert len(field.metadata["help"]) > 10
+    assert all((ROOT / name).is_file() for name in SCRIPTS.values())
+    for field in dataclasses.fields(TrainSettings):
+        assert field.metadata["scripts"] == ()
+        assert len(field.metadata["help"]) > 10
