@@ -101,16 +101,19 @@ def run(model: Model, clips: StaticClips, sizes: dict[str, int], ranks: Ranks) -
             settings.lr, model.device, str(model.dtype).removeprefix("torch."),
         )  # fmt: skip
     since, since_iteration = time.perf_counter(), model.iteration
+    sums: dict[str, torch.Tensor] = {}
     try:
         for sample in loader:
             scalars, logits = model.step(sample.images, sample.labels, sample.num_objects)
             it, is_last = model.iteration, model.iteration == settings.iterations
+            sums = {name: value + sums.get(name, 0) for name, value in scalars.items()}
             if it % settings.report_interval == 0 or is_last:
-                values = model.average(scalars)
+                num = it - since_iteration
+                values = {name: total / num for name, total in model.average(sums).items()}
                 now = time.perf_counter()
                 values["lr"] = float(model.scheduler.get_last_lr()[0])
-                values["seconds"] = (now - since) / (it - since_iteration)
-                since, since_iteration = now, it
+                values["seconds"] = (now - since) / num
+                since, since_iteration, sums = now, it, {}
                 if log:
                     log.scalars(it, values)
             if log and (it % settings.image_interval == 0 or is_last):

@@ -1,6 +1,6 @@
 """Augmentation: all geometry of a frame composed into one map and sampled once; colour likewise.
 
-Geometry is a 3x3 matrix from output pixels to source pixels, colour a 3x4 matrix on RGB. Composing
+Geometry is a 3x3 matrix from source pixels to output pixels, colour a 3x4 matrix on RGB. Composing
 them costs nothing, so a frame is resampled once and multiplied once, whatever was drawn.
 """
 

@@ -45,11 +45,9 @@ class TrainLog:
 
         self.logger = make_logger(folder)
         self.writer = SummaryWriter(str(folder))
-        progressbar.streams.wrap_stderr()
         self.bar = progressbar.ProgressBar(
             min_value=start,
             max_value=iterations,
-            redirect_stderr=True,
             widgets=[
                 progressbar.Counter(), f"/{iterations} ", progressbar.Bar(), " ",
                 progressbar.AdaptiveETA(),
@@ -58,6 +56,8 @@ class TrainLog:
 
     def scalars(self, iteration: int, values: dict[str, float]) -> None:
         """One line in the log, one point in every curve."""
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\033[K")  # clears the bar's line; its next update draws it below
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.logger.info("it %d  %s", iteration, text)
         for name, value in values.items():
@@ -92,3 +92,4 @@ class TrainLog:
         """Finish the bar and the files."""
         self.bar.finish(dirty=True)
         self.writer.close()
+        make_logger(None)

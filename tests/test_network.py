@@ -1,0 +1,169 @@
+"""The network: its three functions, its modes, and its copy for inference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from model.methods import METHODS, build_network
+from model.network import Network, NetworkSpec, memory_rows
+from util.reference import fill_weights, reference_clip, reference_masks
+
+CPU = torch.device("cpu")
+ROWS = [(method, size) for method, row in METHODS.items() for size in row.sizes]
+
+
+def tiny_network(is_single_object: bool = False) -> Network:
+    """Seeded, in eval mode, with weights and batch norms under which every input matters."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network(NetworkSpec(size="tiny", is_single_object=is_single_object))
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    weights = fill_weights(shapes)
+    weights["value_encoder.trunk.conv1.weight"][:, 3:] *= 20  # masks must show among random waves
+    weights["value_encoder.fuser.channel_gate.mlp.0.weight"] *= -1  # opens its one relu
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def random_inputs(batch: int, num_objects: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """image (B, 3, 32, 48), masks (B, O, 32, 48) of discs."""
+    image = reference_clip(batch, 32, 48, seed=num_objects)
+    return image, reference_masks(batch, num_objects, 32, 48).transpose(0, 1)
+
+
+def segment(network: Network, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Logits (B, O, H, W): remember an image, and read it back from itself."""
+    query = network.encode_query(image)
+    key, value = memory_rows(network.encode_memory(image, query, masks))
+    return network.decode(network.read(key, value, query, masks.shape[1]), query)
+
+
+@pytest.mark.parametrize(("method", "size"), ROWS)
+def test_every_size_has_the_shapes_of_the_legend(method: str, size: str) -> None:
+    with torch.device("meta"):  # shapes alone: base computes nothing here
+        network = build_network(NetworkSpec(method, size))
+        image, masks = torch.empty(2, 3, 64, 96), torch.empty(2, 3, 64, 96)
+    widths = METHODS[method].sizes[size]
+    query = network.encode_query(image)
+    assert query.key.shape == (2, widths.key, 4, 6)
+    assert query.thin.shape == (2, widths.value, 4, 6)
+    assert query.feat16.shape[2:] == (4, 6)
+    assert query.feat8.shape[2:] == (8, 12)
+    assert query.feat4.shape[2:] == (16, 24)
+    entry = network.encode_memory(image, query, masks)
+    assert entry.value.shape == (2, 3, widths.value, 4, 6)
+    key, value = memory_rows(entry)
+    assert key.shape == (2, 24, widths.key)
+    assert value.shape == (2, 24, 3 * widths.value)
+    assert network.decode(entry.value, query).shape == (2, 3, 64, 96)
+
+
+@pytest.mark.parametrize("num_objects", [1, 2, 3])
+def test_samples_of_a_batch_do_not_mix(num_objects: int) -> None:
+    network = tiny_network()
+    image, masks = random_inputs(2, num_objects)
+    logits = segment(network, image, masks)
+    assert logits.shape == (2, num_objects, 32, 48)
+    assert logits.dtype == torch.float32
+    for b in range(2):
+        alone = segment(network, image[b : b + 1], masks[b : b + 1])
+        torch.testing.assert_close(logits[b : b + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_every_input_matters() -> None:
+    """What the other tests compare would be equal too in a network that ignores its inputs."""
+    network = tiny_network()
+    image, masks = random_inputs(1, 2)
+    logits = segment(network, image, masks)
+    assert (segment(network, image.flip(3), masks) - logits).abs().mean() > 0.1
+    swapped = segment(network, image, masks.flip(1))
+    assert (swapped - logits).abs().mean() > 0.1
+    torch.testing.assert_close(swapped.flip(1), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_object_network_does_not_see_the_others() -> None:
+    image, masks = random_inputs(1, 2)
+    changed = torch.stack([masks[:, 0], 1 - masks[:, 1]], 1)
+    single, several = tiny_network(is_single_object=True), tiny_network()
+    assert torch.equal(segment(single, image, masks)[:, 0], segment(single, image, changed)[:, 0])
+    assert not torch.allclose(
+        segment(several, image, masks)[:, 0], segment(several, image, changed)[:, 0], atol=1e-3
+    )
+
+
+def test_batch_norms_keep_their_statistics_in_training() -> None:
+    network = tiny_network().train()
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert network.training
+    assert network.decoder.training
+    assert not any(norm.training for norm in norms)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    in_training = segment(network, *random_inputs(2, 2))
+    for name, buffer in network.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+    torch.testing.assert_close(in_training, segment(network.eval(), *random_inputs(2, 2)))
+
+
+def test_all_parameters_are_trained() -> None:
+    network = tiny_network().train()
+    segment(network, *random_inputs(1, 2)).square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_folded_copy_answers_the_same_and_leaves_the_original() -> None:
+    network = tiny_network().train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    image, masks = random_inputs(2, 2)
+    expected = segment(network, image, masks).detach()
+
+    folded = network.for_inference(CPU, torch.float32)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in folded.modules())
+    assert not any(p.requires_grad for p in folded.parameters())
+    assert not folded.training
+    assert folded.spec == network.spec
+    torch.testing.assert_close(segment(folded, image, masks), expected, rtol=1e-4, atol=1e-4)
+
+    after = network.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert network.training
+    assert all(p.requires_grad for p in network.parameters())
+    assert torch.equal(segment(network, image, masks), expected)
+
+
+def test_bfloat16_answers_nearly_the_same() -> None:
+    network = tiny_network()
+    half = network.for_inference(CPU, torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    image, masks = random_inputs(1, 2)
+    logits = segment(half, image.bfloat16(), masks.bfloat16())
+    assert logits.dtype == torch.float32
+    expected = segment(network, image, masks)
+    difference = (torch.sigmoid(logits) - torch.sigmoid(expected)).abs()
+    assert 0 < difference.max() < 0.1
+    assert difference.mean() < 0.02
+
+
+def test_images_are_normalised_in_float32_by_imagenet_statistics() -> None:
+    network = tiny_network()
+    image = torch.zeros(2, 3, 1, 2, dtype=torch.uint8)
+    image[..., 1] = 255
+    expected = torch.tensor([[-0.485 / 0.229, 0.515 / 0.229], [-0.456 / 0.224, 0.544 / 0.224]])
+    for either in (network, network.for_inference(CPU, torch.bfloat16)):
+        normalised = either.normalise(image)
+        assert normalised.dtype == torch.float32
+        torch.testing.assert_close(normalised[1, :2, 0], expected)
+    assert "mean" not in network.state_dict()  # constants are no weights
+
+
+def test_unknown_methods_and_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no method 'xmem': choose from .*stcn"):
+        build_network(NetworkSpec("xmem"))
+    with pytest.raises(ValueError, match=r"stcn has no size 'huge': choose from base, small, tiny"):
+        build_network(NetworkSpec(size="huge"))
