@@ -37,9 +37,16 @@ def main(argv: list[str] | None = None) -> int:
         )
         if settings.load_model:
             model.resume(settings.load_model)
+        if model.iteration > settings.iterations:
+            raise ValueError(
+                f"{settings.load_model} is at iteration {model.iteration} already, but the run "
+                f"ends at --iterations {settings.iterations}: ask for more."
+            )
         run(model, clips, {name: len(pairs) for name, pairs in found.items()}, ranks)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
+        # A loader's worker hands its error over as the last line of a traceback.
+        sentence = str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()
+        print(f"train.py: error: {sentence}", file=sys.stderr)
         return 2
     finally:
         leave_ranks()
@@ -69,9 +76,15 @@ def start_network(settings: TrainSettings) -> Network:
 
         resnet50 = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
         resnet18 = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-        load_trunk(key_trunk, resnet50.get_state_dict(), "torchvision's resnet50")
-        if value_trunk.channels[2] == 256:
-            load_trunk(value_trunk, resnet18.get_state_dict(), "torchvision's resnet18")
+        try:
+            load_trunk(key_trunk, resnet50.get_state_dict(), "torchvision's resnet50")
+            if value_trunk.channels[2] == 256:
+                load_trunk(value_trunk, resnet18.get_state_dict(), "torchvision's resnet18")
+        except OSError as error:
+            raise ValueError(
+                f"The ImageNet weights cannot be downloaded ({error}): give a file of a ResNet "
+                "with --trunk_weights, or none."
+            ) from error
     return network
 
 

@@ -158,7 +158,7 @@ class Model:
             )
         then, now = content["record"]["settings"], asdict(self.settings)
         differing = [
-            f"--{name} was {then[name]!r} and is {now[name]!r}"
+            f"--{name} was {then.get(name)!r} and is {now[name]!r}"
             for name in now
             if name not in _MAY_CHANGE and then.get(name) != now[name]
         ]
@@ -170,7 +170,8 @@ class Model:
         self.network.load_state_dict(content["weights"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.scheduler.load_state_dict(content["scheduler"])
-        self.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty where the run did not scale, on a CPU
+            self.scaler.load_state_dict(content["scaler"])
         self.iteration = content["iteration"]
 
     def average(self, scalars: dict[str, torch.Tensor]) -> dict[str, float]:

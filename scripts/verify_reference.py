@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             if system not in networks:
                 networks[system] = reference_network(arguments.dir.parent, system)
             difference = compare(networks[system], config, expected)
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             print(f"error: {path} cannot be compared: {error}", file=sys.stderr)
             return 2
         has_passed = difference <= arguments.tolerance

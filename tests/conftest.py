@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import progressbar.bar  # noqa: F401, it keeps the stderr of its import, not to be one test's
 import pytest
 import torch
 from PIL import Image

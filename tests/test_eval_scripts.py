@@ -468,7 +468,7 @@ def remove_frame(davis: Path) -> None:
 
 def blur_mask(davis: Path) -> None:
     path = masks_of(davis, "val-001") / "00000.png"
-    mask = cv2.GaussianBlur((labels(path) > 0).astype(np.uint8) * 255, None, 1.5)
+    mask = cv2.GaussianBlur((labels(path) > 0).astype(np.uint8) * 255, (0, 0), 1.5)
     Image.fromarray(mask).save(path)
 
 

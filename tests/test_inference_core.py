@@ -38,7 +38,9 @@ def discs(*labels: int, frame: int = 0) -> dict[int, torch.Tensor]:
     return {label: DISCS[label - 1, frame] for label in labels}
 
 
-def run(core: InferenceCore, annotations: Annotations, last: int = NUM_FRAMES) -> list[torch.Tensor]:
+def run(
+    core: InferenceCore, annotations: Annotations, last: int = NUM_FRAMES
+) -> list[torch.Tensor]:
     """Probabilities of frames 0 to last - 1."""
     return [core.step(FRAMES[t], annotations.get(t), t == NUM_FRAMES - 1) for t in range(last)]
 
@@ -199,7 +201,7 @@ def test_wrong_masks_are_refused_and_change_nothing(
 def test_a_davis_session_refuses_second_masks_and_goes_on(network: Network) -> None:
     core = InferenceCore(network, EveryN(2))
     probs = run(core, {0: discs(1)}, last=2)
-    with pytest.raises(ValueError, match="Frame 2 brings masks.* use InferenceCoreYV"):
+    with pytest.raises(ValueError, match=r"Frame 2 brings masks.* use InferenceCoreYV"):
         core.step(FRAMES[2], discs(2))
     probs += [core.step(FRAMES[t]) for t in range(2, 5)]
     assert_same(probs, run(InferenceCore(network, EveryN(2)), {0: discs(1)}, last=5))

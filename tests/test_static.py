@@ -215,6 +215,25 @@ def test_frames_share_some_draws_and_not_others(
     assert len({args[1].tobytes() for args, _, _ in spy.calls["apply_colour"]}) == 3
 
 
+def test_a_frame_is_cropped_last(monkeypatch: pytest.MonkeyPatch, plain: tuple[Path, Path]) -> None:
+    """Shared changes, then the frame's own about the same centre, then the crop."""
+    spy = Spy(monkeypatch, "affine", "flip", "sample_image")
+    clips = StaticClips([plain], 16, seed=0)
+    for epoch in range(8):
+        for calls in spy.calls.values():
+            calls.clear()
+        clips[epoch, 0]
+        shared, *own = (result for _, _, result in spy.calls["affine"])
+        for _, _, mirror in spy.calls["flip"]:
+            shared = mirror @ shared
+        for (args, _, _), moved in zip(spy.calls["sample_image"], own, strict=True):
+            crop = args[1] @ np.linalg.inv(moved @ shared)
+            np.testing.assert_allclose(crop[:2, :2], np.eye(2) * 16 / 24, atol=1e-9)
+            left, top = (crop @ (-0.5, -0.5, 1))[:2]
+            assert -11.51 < left < -0.49  # of the 27 pixels that the picture is then wide
+            assert top == pytest.approx(-0.5)
+
+
 @pytest.mark.parametrize("size", [(24, 40), (40, 24), (32, 32)])
 def test_crops_lie_anywhere_inside(size: tuple[int, int], tmp_path: Path) -> None:
     """The shorter side fills the crop, along the longer one it lies at every place."""

@@ -117,8 +117,9 @@ def test_one_map_equals_step_by_step(smooth_image: MakeImage) -> None:
         scaling(1.4, 1.4),
         translation(-11.5, -8),
     ]
-    product, stepwise = np.eye(3), image
-    inside = np.full(SIZE, 255, np.uint8)
+    product = np.eye(3)
+    stepwise = image
+    inside: np.ndarray = np.full(SIZE, 255, np.uint8)
     for step in steps:
         product = step @ product
         stepwise = cv2.warpAffine(stepwise, step[:2], (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC)
@@ -150,7 +151,7 @@ def test_shrinking_keeps_its_place_and_does_not_alias(
 ) -> None:
     height, width = 403, 517
     image = smooth_image(height, width)
-    image = cv2.GaussianBlur(image, None, 4 / factor)
+    image = cv2.GaussianBlur(image, (0, 0), 4 / factor)
     size = (round(height * factor), round(width * factor))
     matrix = scaling(size[1] / width, size[0] / height)
     pil = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC)
@@ -214,7 +215,7 @@ def test_the_spline_goes_through_its_control_points() -> None:
         x, y = moved[:, 0] * width - 0.5, moved[:, 1] * height - 0.5
         inside = (x > 12) & (x < width - 13) & (y > 12) & (y < height - 13)
         places = np.stack([x, y], -1)[inside][None].astype(np.float32)
-        there = cv2.remap(displacement, places, None, cv2.INTER_LINEAR)[0]
+        there = cv2.remap(displacement, places, np.empty(0), cv2.INTER_LINEAR)[0]
         expected = ((points - moved) * (width, height))[inside]
         errors.append(np.abs(there - expected))
         drawn.append(there / (width, height))
@@ -298,6 +299,10 @@ def test_brightness_contrast_and_saturation_are_torchvisions(smooth_image: MakeI
         assert difference(colour(image, 1, factor, 1, 0), contrast) <= 2
         saturation = of(torchvision.adjust_saturation(tensor, factor))
         assert difference(colour(image, 1, 1, factor, 0), saturation) <= 2
+    all_three = torchvision.adjust_brightness(tensor, 0.8)
+    all_three = torchvision.adjust_contrast(all_three, 1.2)
+    all_three = torchvision.adjust_saturation(all_three, 0.7)
+    assert difference(colour(image, 0.8, 1.2, 0.7, 0), of(all_three)) <= 3
 
 
 def test_hue_keeps_grey_and_brightness(smooth_image: MakeImage) -> None:

@@ -1,0 +1,95 @@
+"""Several processes train as one with the larger batch does, however they were started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+
+ROOT = Path(__file__).resolve().parents[1]
+ITERATIONS = 20
+
+
+def arguments(synthetic: Path, saves: Path, name: str, batch_size: int) -> list[str]:
+    """A run whose hard-example warm-up begins and ends within it."""
+    return [
+        "--id", name, "--static_root", str(synthetic / "static"), "--save_dir", str(saves),
+        "--batch_size", str(batch_size), "--iterations", str(ITERATIONS), "--lr", "1e-4",
+        "--start_warm", "5", "--end_warm", "15", "--report_interval", "1", "--no_amp",
+        "--size", "tiny", "--crop_size", "32", "--num_workers", "0", "--trunk_weights", "none",
+        "--device", "cpu",
+    ]  # fmt: skip
+
+
+def curves(folder: Path) -> dict[str, list[float]]:
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [p.value for p in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+def launch(launcher: str, port: int, synthetic: Path, saves: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", launcher, "--nproc_per_node=2",
+            f"--master_port={port}", "train.py", *arguments(synthetic, saves, "run", 2),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+def test_two_processes_equal_one(synthetic: Path, tmp_path: Path) -> None:
+    """Both launchers at once: nearly all of the time goes into importing torch."""
+    launchers = ("torch.distributed.run", "torch.distributed.launch")
+    started = {
+        name: launch(name, port, synthetic, tmp_path / name)
+        for name, port in zip(launchers, free_ports(2), strict=True)
+    }
+    try:
+        assert train.main(arguments(synthetic, tmp_path, "run", 4)) == 0
+        for launcher, process in started.items():
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, f"{launcher}: {errors[-3000:]}"
+    finally:
+        for process in started.values():
+            process.terminate()
+            process.wait(30)
+
+    alone = tmp_path / "run"
+    one = curves(alone)
+    weights = torch.load(alone / f"run_{ITERATIONS}.pth", weights_only=True)["weights"]
+    for launcher in launchers:
+        folder = tmp_path / launcher / "run"
+        two = curves(folder)
+        for name in ("total_loss", "loss_1", "loss_2", "iou"):
+            assert len(one[f"train/{name}"]) == ITERATIONS
+            assert two[f"train/{name}"] == pytest.approx(one[f"train/{name}"], abs=1e-5)
+        theirs = torch.load(folder / f"run_{ITERATIONS}.pth", weights_only=True)["weights"]
+        for name, tensor in weights.items():
+            torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-4)
+
+        # One process writes for both.
+        files = sorted(path.name.split(".")[0] for path in folder.iterdir())
+        assert files == ["events", "log", f"run_{ITERATIONS}", "run_checkpoint"]
+        log = (folder / "log.txt").read_text()
+        assert "2 processes x batch 2 = 4 clips an iteration" in log
+        assert log.count(f" it {ITERATIONS} ") == 1
