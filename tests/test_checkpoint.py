@@ -23,6 +23,7 @@ from model.checkpoint import (
     load_network,
     load_trunk,
     read_file,
+    read_weights,
     save_network,
     widen,
     write_file,
@@ -80,11 +81,12 @@ def test_a_network_comes_back_with_its_record(tmp_path: Path) -> None:
 def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
     network = tiny_network().half()
     save_network(tmp_path / "half.pth", network, {})
-    loaded = load_for_evaluation(tmp_path / "half.pth")
-    for name, tensor in loaded.state_dict().items():
-        kind = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
-        assert tensor.dtype == kind, name
-        assert torch.equal(tensor, network.state_dict()[name].to(kind)), name
+    _, weights = read_weights(tmp_path / "half.pth")
+    for loaded in (weights, load_for_evaluation(tmp_path / "half.pth").state_dict()):
+        for name, tensor in loaded.items():
+            kind = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
+            assert tensor.dtype == kind, name
+            assert torch.equal(tensor, network.state_dict()[name].to(kind)), name
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def naive_read(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("top_k", [1, 3, 5, 1000, None])
+@pytest.mark.parametrize("top_k", [1, 3, 5, 6, 1000, None])
 def test_a_read_is_a_softmax_over_the_best_rows(
     shape: tuple[int, int, int, int, int], top_k: int | None
 ) -> None:
