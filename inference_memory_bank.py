@@ -7,6 +7,9 @@ from typing import NamedTuple, Protocol
 
 import torch
 
+# A bank starts with no more: a long video need not have all its memory from its first frame on.
+_FIRST_SLOTS = 64
+
 
 class MemoryView(NamedTuple):
     """What one read sees: rows of slots, oldest first."""
@@ -22,13 +25,12 @@ class MemoryBank:
     slot may be temporary: the next write replaces it.
 
     Args:
-        max_slots: slots that the video needs at most, where known; else the bank doubles as it
-            fills. (On CPUs the system provides memory as slots are first written, so an upper
-            bound costs nothing.)
+        max_slots: slots that the video needs at most, where known. The bank starts with these, or
+            a few, and doubles when it is full.
     """
 
     def __init__(self, max_slots: int | None = None) -> None:
-        self._capacity = max_slots or 8
+        self._capacity = min(max(max_slots or 8, 1), _FIRST_SLOTS)
         self._keys: torch.Tensor | None = None  # (capacity, P, CK)
         self._values: torch.Tensor | None = None  # (capacity, P, O*CV)
         self._has_temporary = False

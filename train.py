@@ -27,7 +27,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         ranks = join_ranks(settings.device)
         device = pick_device(settings.device, ranks.local_rank)
-        dtype = pick_dtype(settings.precision, device, use_half=not settings.no_amp)
+        # Scaled float16 training is not reliable on MPS.
+        use_half = not settings.no_amp and device.type != "mps"
+        dtype = pick_dtype(settings.precision, device, use_half)
         torch.manual_seed(settings.seed)
         torch.backends.cudnn.benchmark = settings.benchmark
         found = find_static_pairs(Path(settings.static_root))
@@ -35,8 +37,14 @@ def main(argv: list[str] | None = None) -> int:
         model = Model(
             start_network(settings), settings, describe_run(settings), device, dtype, ranks
         )
+        model.record |= {"num_processes": ranks.world_size, "num_samples": len(clips)}
         if settings.load_model:
             model.resume(settings.load_model)
+        elif model.checkpoint_path.exists():
+            raise ValueError(
+                f"There is a run {settings.id} already. Go on with it by --load_model "
+                f"{model.checkpoint_path}, choose another --id, or remove {model.folder}."
+            )
         if model.iteration > settings.iterations:
             raise ValueError(
                 f"{settings.load_model} is at iteration {model.iteration} already, but the run "
@@ -69,6 +77,10 @@ def start_network(settings: TrainSettings) -> Network:
     if settings.load_model or settings.trunk_weights == "none":
         return network
     key_trunk, value_trunk = network.key_encoder.trunk, network.value_encoder.trunk
+    if settings.trunk_weights == "imagenet" and key_trunk.channels[2] != 1024:
+        raise ValueError(
+            f"There are no ImageNet weights for --size {settings.size}: give --trunk_weights none."
+        )
     if settings.trunk_weights != "imagenet":
         load_trunk(key_trunk, read_file(settings.trunk_weights), settings.trunk_weights)
     else:

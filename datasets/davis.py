@@ -36,15 +36,10 @@ def davis_2017(
         FileNotFoundError: a folder or the list is not where it is expected.
         ValueError: an unknown split, or all that is wrong with the videos.
     """
-    split = "test-dev" if split == "testdev" else split
-    if split not in SPLITS:
-        raise ValueError(
-            f"there is no split {split} of DAVIS 2017: choose from {', '.join(SPLITS)}"
-        )
-    part = "test-dev" if split == "test-dev" else "trainval"
-    base = _find_base(root, [root / part, root / "2017" / part, root], f"DAVIS 2017 {split}")
-    list_path = base / "ImageSets" / (imset or f"2017/{split}.txt")
-    return _read(base, list_path, is_binary=False, shorter_side=shorter_side)
+    base, listing = find_2017(root, split)
+    if imset is not None:
+        listing = base / "ImageSets" / imset
+    return _read(base, listing, is_binary=False, shorter_side=shorter_side)
 
 
 def davis_2016(root: Path, shorter_side: int | None = None) -> list[Video]:
@@ -60,27 +55,38 @@ def davis_2016(root: Path, shorter_side: int | None = None) -> list[Video]:
         FileNotFoundError: a folder or the list is not where it is expected.
         ValueError: all that is wrong with the videos.
     """
+    return _read(*find_2016(root), is_binary=True, shorter_side=shorter_side)
+
+
+def find_2017(root: Path, split: str) -> tuple[Path, Path]:
+    """The folder of a split (with Annotations in it) and its list of sequences; see davis_2017."""
+    split = "test-dev" if split == "testdev" else split
+    if split not in SPLITS:
+        raise ValueError(
+            f"there is no split {split} of DAVIS 2017: choose from {', '.join(SPLITS)}"
+        )
+    part = "test-dev" if split == "test-dev" else "trainval"
+    base = _find_base(root, [root / part, root / "2017" / part, root], f"DAVIS 2017 {split}")
+    return base, base / "ImageSets" / "2017" / f"{split}.txt"
+
+
+def find_2016(root: Path, split: str = "val") -> tuple[Path, Path]:
+    """The folder with Annotations in it, and the list of sequences; see davis_2016."""
     base = _find_base(root, [root / "2016", root], "DAVIS 2016")
     # Not `resolve`: 2016 may be a link, and the list stands beside the link.
     above = Path(os.path.abspath(base)).parent
-    name = Path("ImageSets", "2016", "val.txt")
+    name = Path("ImageSets", "2016", f"{split}.txt")
     beside = above / "2017" / "trainval" / name
-    list_path = base / name if (base / name).exists() else beside
-    return _read(base, list_path, is_binary=True, shorter_side=shorter_side)
+    return base, base / name if (base / name).exists() else beside
 
 
-def _find_base(root: Path, candidates: list[Path], dataset: str) -> Path:
-    for base in candidates:
-        if (base / "JPEGImages").is_dir():
-            return base
-    expected = ", ".join(str(base / "JPEGImages") for base in candidates)
-    raise FileNotFoundError(
-        f"{dataset} is not in {root}: none of these folders exists: {expected}; "
-        "give the folder the dataset was unpacked to"
-    )
+def read_sequences(list_path: Path) -> list[str]:
+    """The names in a list of sequences.
 
-
-def _read(base: Path, list_path: Path, is_binary: bool, shorter_side: int | None) -> list[Video]:
+    Raises:
+        FileNotFoundError: the list is not there.
+        ValueError: it is empty.
+    """
     if not list_path.is_file():
         raise FileNotFoundError(
             f"the list of sequences {list_path} does not exist: it comes with the DAVIS 2017 "
@@ -89,14 +95,30 @@ def _read(base: Path, list_path: Path, is_binary: bool, shorter_side: int | None
     sequences = list_path.read_text().split()
     if not sequences:
         raise ValueError(f"the list {list_path} names no sequence: download it again")
-    frames, masks = _resolution(base / "JPEGImages"), _resolution(base / "Annotations")
+    return sequences
+
+
+def _find_base(root: Path, candidates: list[Path], dataset: str) -> Path:
+    for base in candidates:
+        if (base / "Annotations").is_dir():
+            return base
+    expected = ", ".join(str(base / "Annotations") for base in candidates)
+    raise FileNotFoundError(
+        f"{dataset} is not in {root}: none of these folders exists: {expected}; "
+        "give the folder the dataset was unpacked to"
+    )
+
+
+def _read(base: Path, list_path: Path, is_binary: bool, shorter_side: int | None) -> list[Video]:
+    sequences = read_sequences(list_path)
+    frames, masks = at_480p(base / "JPEGImages"), at_480p(base / "Annotations")
     return load_videos(
         partial(_make, name, frames / name, masks / name, is_binary, shorter_side)
         for name in sequences
     )
 
 
-def _resolution(folder: Path) -> Path:
+def at_480p(folder: Path) -> Path:
     """The 480p folder inside `folder`, or `folder` itself where there are no resolutions."""
     return folder / "480p" if (folder / "480p").is_dir() else folder
 

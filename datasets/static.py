@@ -9,7 +9,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 from datasets.transforms import (
     Jitter,
@@ -24,7 +23,8 @@ from datasets.transforms import (
     spline_displacement,
     translation,
 )
-from util.images import read_image
+from util.images import load_image, read_image
+from util.masks import COLOUR_MODES, read_mask
 
 # How often the published mixture repeats a data set; any other folder counts once.
 REPEATS = {"BIG_small": 5, "HRSOD_small": 5}
@@ -138,20 +138,20 @@ def single_thread(_: int) -> None:
 def read_training_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Labels (H, W) uint8 of a training mask.
 
-    Palette masks keep their labels. Grey ones are saliency masks, often with soft edges: they are
-    cut at one half, which makes one object of label 1.
+    Palette and colour masks keep their labels. Grey ones are saliency masks, often with soft edges:
+    they are cut at half their brightest value, which makes one object of label 1.
 
     Raises:
         ValueError: the mask cannot be read, is of another size than its image, or is empty.
     """
-    try:
-        with Image.open(path) as mask:
-            is_palette = mask.mode == "P"
-            labels = np.array(mask if is_palette else mask.convert("L"))
-    except OSError as error:
-        raise ValueError(f"The mask {path} cannot be read ({error}): save it again.") from error
-    if not is_palette:
-        labels = (labels > 127).astype(np.uint8)
+    mask = load_image(path, "mask")
+    if mask.mode == "P":
+        labels = np.array(mask)
+    elif mask.mode in COLOUR_MODES:
+        labels = read_mask(path, allow_empty=True).labels
+    else:
+        grey = np.array(mask.convert("L"))
+        labels = (grey > grey.max() / 2).astype(np.uint8)
     if labels.shape != size:
         raise ValueError(
             f"The mask {path} is {labels.shape[1]}x{labels.shape[0]}, but its image is "
@@ -181,7 +181,7 @@ def find_static_pairs(root: Path) -> dict[str, list[tuple[Path, Path]]]:
         )
     found = {}
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
-        images = sorted([*folder.rglob("*.jpg"), *folder.rglob("*.jpeg")])
+        images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
         pairs = [(image, image.with_suffix(".png")) for image in images]
         lacking = [str(image) for image, mask in pairs if not mask.exists()]
         if lacking:

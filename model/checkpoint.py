@@ -210,6 +210,11 @@ def load_trunk(trunk: ResNetTrunk, weights: StateDict, source: str) -> None:
         ValueError: `source` does not hold a ResNet of the trunk's depth and width.
     """
     ours = trunk.state_dict()
+    if not all(isinstance(v, torch.Tensor) for v in weights.values()):
+        raise ValueError(
+            f"{source} is no state_dict of a ResNet, but holds {_some(weights)}: give a file with "
+            "torchvision's names (conv1.weight, layer1.0.conv1.weight, ...)."
+        )
     theirs = {k: _to_float(v) for k, v in weights.items() if not k.startswith(("layer4.", "fc."))}
     first = theirs.get("conv1.weight")
     if first is not None and first.shape[1] == 3 < trunk.in_channels:

@@ -84,9 +84,15 @@ class ValueEncoder(nn.Module):
         self.fuser = FeatureFusion(trunk.channels[2] + feat16_channels, value_channels)
 
     def forward(
-        self, image: torch.Tensor, feat16: torch.Tensor, masks: torch.Tensor
+        self,
+        image: torch.Tensor,
+        feat16: torch.Tensor,
+        masks: torch.Tensor,
+        others: torch.Tensor,
     ) -> torch.Tensor:
-        """image (B, 3, H, W), feat16 (B, C16, h, w), masks (B, O, H, W) in [0, 1].
+        """image (B, 3, H, W), feat16 (B, C16, h, w), masks and others (B, O, H, W) in [0, 1].
+
+        `others` is, for each object, the sum of all other objects' masks.
 
         Returns:
             (B, O, CV, h, w).
@@ -94,7 +100,6 @@ class ValueEncoder(nn.Module):
         batch, num_objects = masks.shape[:2]
         planes = [per_object(image, num_objects), masks.flatten(0, 1)[:, None]]
         if self.trunk.in_channels == 5:
-            others = masks.sum(1, keepdim=True) - masks
             planes.append(others.flatten(0, 1)[:, None])
         mask_feat16 = self.trunk(torch.cat(planes, 1)).feat16  # (B*O, C, h, w)
         value = self.fuser(torch.cat([mask_feat16, per_object(feat16, num_objects)], 1))

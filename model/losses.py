@@ -48,7 +48,7 @@ def hard_example_cross_entropy(
     logits = logits.masked_fill(absent[:, :, None, None], float("-inf"))
     loss = F.cross_entropy(logits, labels, reduction="none").flatten(1)  # (B, H*W)
     if share < 1:
-        loss = loss.topk(int(loss.shape[1] * share), dim=1, sorted=False).values
+        loss = loss.topk(max(int(loss.shape[1] * share), 1), dim=1, sorted=False).values
     return loss.mean()
 
 

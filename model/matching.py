@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -28,11 +29,18 @@ def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, P, N): (2 k_n . q_p - |k_n|^2) / sqrt(CK), in float32.
     """
-    with torch.autocast(key.device.type, enabled=False):
+    with _full_precision(key.device):
         key, query_key = key.float(), query_key.float()
         scale = 1 / math.sqrt(key.shape[-1])
         norm = key.square().sum(-1).mul(-scale)[:, None]  # (B, 1, N)
         return torch.baddbmm(norm, query_key, key.transpose(1, 2), alpha=2 * scale)
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager:
+    """Mixed precision off; MPS does not know autocast in the oldest torch we support."""
+    if device.type == "mps" and not torch.is_autocast_enabled():
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def read(
@@ -53,6 +61,7 @@ def read(
         (B, P, C) in the value's type: sum over n of softmax_n(similarity) * value_n.
     """
     num_rows, num_queries = key.shape[1], query_key.shape[1]
+    key = key.float()  # once for all blocks
     if torch.is_grad_enabled():
         block = num_queries  # autograd keeps every block anyway
     else:

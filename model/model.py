@@ -157,7 +157,12 @@ class Model:
                 f"({asdict(self.network.spec)}): give the same --method, --size and --stage."
             )
         then, now = content["record"]["settings"], asdict(self.settings)
-        differing = [
+        changed = [
+            f"{name} was {content['record'].get(name)} and is {self.record[name]}"
+            for name in ("num_processes", "num_samples")
+            if content["record"].get(name) != self.record.get(name)
+        ]
+        differing = changed + [
             f"--{name} was {then.get(name)!r} and is {now[name]!r}"
             for name in now
             if name not in _MAY_CHANGE and then.get(name) != now[name]

@@ -8,6 +8,7 @@ the trunk at strides 4, 8, 16.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,9 @@ from model.matching import Similarity, read, to_rows
 # ImageNet's statistics, for RGB in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
+
+# Objects that encoder and decoder take at once: 255 of them at 480p would need tens of GB.
+_OBJECTS_PER_PASS = 8
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,11 @@ class Network(nn.Module):
             image: (B, 3, H, W), normalised; query: its features.
             masks: (B, O, H, W), probabilities in [0, 1].
         """
-        return MemoryEntry(query.key, self.value_encoder(image, query.feat16, masks))
+        others = masks.sum(1, keepdim=True) - masks
+        value = _in_passes(
+            lambda m, o: self.value_encoder(image, query.feat16, m, o), masks, others
+        )
+        return MemoryEntry(query.key, value)
 
     def read(
         self,
@@ -105,7 +113,7 @@ class Network(nn.Module):
 
     def decode(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
         """readout (B, O, CV, h, w) -> float32 logits (B, O, H, W), each object for itself."""
-        return self.decoder(readout, query)
+        return _in_passes(lambda part: self.decoder(part, query), readout)
 
     def train(self, mode: bool = True) -> Network:
         """As usual, save that batch norms always use their running statistics, as published."""
@@ -124,6 +132,14 @@ class Network(nn.Module):
         # Images are normalised in float32 whatever the weights are.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
         return network
+
+
+def _in_passes(run: Callable[..., torch.Tensor], *objects: torch.Tensor) -> torch.Tensor:
+    """Run on tensors (B, O, ...), so many objects at a time that a pass fits into memory."""
+    if objects[0].shape[1] <= _OBJECTS_PER_PASS:
+        return run(*objects)
+    parts = zip(*(t.split(_OBJECTS_PER_PASS, 1) for t in objects), strict=True)
+    return torch.cat([run(*part) for part in parts], 1)
 
 
 def memory_rows(entry: MemoryEntry) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,6 +22,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from datasets.davis import at_480p, find_2016, find_2017, read_sequences
 from util.masks import labels_of
 from util.metrics import evaluate_sequence, statistics
 from util.report import (
@@ -84,26 +85,8 @@ def evaluate_davis(
 
 def _find_split(davis_path: Path, year: int, split: str) -> tuple[Path, list[str]]:
     """Return the folder of the annotations and the names of the split's sequences."""
-    if year == 2016:
-        annotations = davis_path / "2016" / "Annotations" / "480p"
-        listing = davis_path / "2017" / "trainval" / "ImageSets" / "2016" / f"{split}.txt"
-        wanted = "2016/Annotations and 2017/trainval/ImageSets/2016"
-    else:
-        trainval = davis_path / "trainval"
-        root = trainval if trainval.is_dir() else davis_path
-        annotations = root / "Annotations" / "480p"
-        listing = root / "ImageSets" / "2017" / f"{split}.txt"
-        wanted = "trainval of DAVIS 2017, or trainval itself"
-    if not listing.is_file():
-        raise ValueError(
-            f"The list of sequences {listing} does not exist; check --split, and give "
-            f"--davis_path the folder that holds {wanted}."
-        )
-    lines = listing.read_text(encoding="utf-8").splitlines()
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise ValueError(f"The list of sequences {listing} is empty; download the dataset again.")
-    return annotations, list(dict.fromkeys(names))
+    base, listing = find_2016(davis_path, split) if year == 2016 else find_2017(davis_path, split)
+    return at_480p(base / "Annotations"), list(dict.fromkeys(read_sequences(listing)))
 
 
 def _find_sequences(
@@ -274,8 +257,8 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--csv",
         type=Path,
         metavar="FILE",
-        help="write objects and global row here, instead of global_results-<split>.csv and "
-        "per-sequence_results-<split>.csv in the results folder",
+        help="write rows of objects, sequences and the whole here, instead of "
+        "all_results-<split>.csv and the two official files in the results folder",
     )
     return parser.parse_args(argv)
 
@@ -284,11 +267,11 @@ def _write_csv(args: argparse.Namespace, scores: Scores) -> list[Path]:
     """Write the CSV files asked for and return their paths."""
     overall = args.results_path / f"global_results-{args.split}.csv"
     per_object = args.results_path / f"per-sequence_results-{args.split}.csv"
-    paths = [args.csv] if args.csv is not None else [overall, per_object]
+    everything = args.csv or args.results_path / f"all_results-{args.split}.csv"
+    paths = [everything] if args.csv is not None else [everything, overall, per_object]
     try:
-        if args.csv is not None:
-            write_object_csv(args.csv, scores, with_global=True)
-        else:
+        write_object_csv(everything, scores, with_means=True)
+        if args.csv is None:
             write_global_csv(overall, scores)
             write_object_csv(per_object, scores)
     except OSError as error:

@@ -8,6 +8,7 @@ bad input was taken, or where a traceback came instead of a sentence.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import pickle
@@ -209,8 +210,11 @@ def _quietly(action: Callable[[], int | str]) -> tuple[int | str | None, str]:
     return status, "\n".join(lines)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run them all."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args(argv)
     num_wrong = 0
     with tempfile.TemporaryDirectory() as name:
         bench = Bench(Path(name))

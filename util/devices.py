@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -69,8 +69,9 @@ def pick_dtype(precision: str, device: torch.device, use_half: bool) -> torch.dt
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
     """Mixed precision around a forward pass; nothing for float32."""
-    is_mixed = dtype != torch.float32
-    return torch.autocast(device.type, dtype if is_mixed else None, enabled=is_mixed)
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
 
 
 @dataclass(frozen=True)

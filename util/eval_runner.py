@@ -6,6 +6,8 @@ an interrupted run goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import shutil
 import sys
@@ -127,7 +129,10 @@ class Runner:
         Raises:
             ValueError: the output folder cannot be written, or holds a run with other settings.
         """
-        self._claim_output(videos)
+        with self._claimed_output(videos):
+            return self._run(videos)
+
+    def _run(self, videos: Sequence[Video]) -> Report:
         report = Report()
         todo = [v for v in videos if not (self.output / v.name).exists()]
         report.num_skipped = len(videos) - len(todo)
@@ -151,15 +156,34 @@ class Runner:
                     report.num_videos += 1
                 except (ValueError, OSError) as error:
                     report.failures[video.name] = str(error)
+                except RuntimeError as error:  # out of memory, for one
+                    report.failures[video.name] = _explain(error)
                 finally:
                     shutil.rmtree(partial, ignore_errors=True)
         report.wall_seconds = time.perf_counter() - start
         return report
 
-    def _claim_output(self, videos: Sequence[Video]) -> None:
+    @contextlib.contextmanager
+    def _claimed_output(self, videos: Sequence[Video]) -> Iterator[None]:
         """Make the folder, clear what an interrupted run left, and record what is being run."""
         try:
             self.output.mkdir(parents=True, exist_ok=True)
+            lock = (self.output / ".lock").open("w")
+        except OSError as error:
+            raise _not_writable(self.output, error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
+            except OSError as error:
+                raise ValueError(
+                    f"Another run is writing to {self.output}: wait for it, or choose another "
+                    "--output."
+                ) from error
+            self._prepare_output(videos)
+            yield
+
+    def _prepare_output(self, videos: Sequence[Video]) -> None:
+        try:
             for left in self.output.glob(".*.partial"):
                 shutil.rmtree(left)
             path = self.output / RUN_FILE
@@ -171,13 +195,11 @@ class Runner:
                     f"{self.output} holds {foreign[0]}, which no run here wrote ({RUN_FILE} is "
                     "missing): choose another --output, or remove that folder."
                 )
+            runs = [*_read_runs(path), self.record]  # an interrupted run has several
             with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(self.record, indent=1) + "\n")
+                temporary.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
         except OSError as error:
-            raise ValueError(
-                f"The output folder {self.output} cannot be written ({error.strerror or error}): "
-                "choose another with --output."
-            ) from error
+            raise _not_writable(self.output, error) from error
 
     def _publish(self, partial: Path, name: str) -> None:
         for overlay in partial.glob("*.overlay.*"):
@@ -214,6 +236,13 @@ class Runner:
         return to_labels(prob, core.labels, video.size)
 
 
+def _explain(error: RuntimeError) -> str:
+    """What torch said, and what helps where it ran out of memory."""
+    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+    is_memory = isinstance(error, torch.OutOfMemoryError) or "allocate" in said
+    return f"{said} (try --amp, a smaller --size or a larger --mem_every)" if is_memory else said
+
+
 def to_labels(prob: torch.Tensor, labels: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """Probabilities (O+1, h, w) -> label map (H, W) uint8 at `size`: bilinear, then argmax."""
     if tuple(prob.shape[-2:]) != tuple(size):
@@ -222,15 +251,32 @@ def to_labels(prob: torch.Tensor, labels: Sequence[int], size: tuple[int, int]) 
     return values[prob.argmax(0)].cpu().numpy()
 
 
-def _refuse_other_settings(path: Path, record: dict[str, Any]) -> None:
-    """Masks of two runs in one folder would be nobody's result."""
+def _not_writable(folder: Path, error: OSError) -> ValueError:
+    why = error.strerror or str(error)
+    return ValueError(
+        f"The output folder {folder} cannot be written ({why}): choose another with --output."
+    )
+
+
+def _read_runs(path: Path) -> list[dict[str, Any]]:
+    """The records in a run file, oldest first; none where there is no file."""
+    if not path.exists():
+        return []
     try:
-        before = json.loads(path.read_text())
-        before = {**before["settings"], "weights_sha256": before["weights_sha256"]}
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        runs = json.loads(path.read_text())["runs"]
+        if not all({"settings", "weights_sha256"} <= run.keys() for run in runs) or not runs:
+            raise KeyError("settings")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a record of a run ({error}): remove it, or choose another --output."
         ) from error
+    return runs
+
+
+def _refuse_other_settings(path: Path, record: dict[str, Any]) -> None:
+    """Masks of two runs in one folder would be nobody's result."""
+    first = _read_runs(path)[0]
+    before = {**first["settings"], "weights_sha256": first["weights_sha256"]}
     ignored = {"model", "output", "device", "benchmark"}  # the weights' digest tells the model
     now = {**record["settings"], "weights_sha256": record["weights_sha256"]}
     differing = [

@@ -5,31 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(path: Path | str, is_durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place when the block succeeds.
 
     The parent folder is made. The temporary name keeps the suffix, since image and array writers
     choose the format by it. What was at `path` stays untouched when the block raises.
+
+    Args:
+        is_durable: have the disk hold it before it gets its name, for files that a power cut must
+            not cost; not worth the wait for files that are quickly made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}{path.suffix}")
     try:
         yield temporary
-        # mkstemp makes files only their owner can read; give the permissions a plain open() would.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if is_durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -15,9 +15,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-METHODS = ("stcn",)
-SIZES = ("base", "small", "tiny")
-
 
 def knob(default: Any, help: str, *flags: str, scripts: tuple[str, ...] = ()) -> Any:
     """A field with its help; `flags` are further names, `scripts` the scripts that have it."""
@@ -61,7 +58,7 @@ class TrainSettings:
     start_warm: int = knob(20_000, "until here every pixel counts in the loss")
     end_warm: int = knob(70_000, "from here only the hardest 15 % count")
     crop_size: int = knob(384, "side of the training clips in pixels, a multiple of 16")
-    seed: int = knob(14159265, "seed of everything random")
+    seed: int = knob(14159265, "seed of all random draws (a GPU may still add in another order)")
 
     # --- machine
     device: str = knob("auto", "auto, cpu, cuda, cuda:1 or mps")
@@ -72,7 +69,7 @@ class TrainSettings:
     num_workers: int = knob(
         min(8, os.cpu_count() or 1), "processes that load data, for each that trains"
     )
-    benchmark: bool = knob(False, "let cuDNN try its algorithms first: faster, not reproducible")
+    benchmark: bool = knob(False, "let cuDNN try its algorithms first: faster, less reproducible")
 
     # --- watching
     report_interval: int = knob(100, "iterations between lines of the log")
@@ -132,12 +129,7 @@ METHOD_PRESETS: dict[str, dict[str, Any]] = {"stcn": {}}
 
 # (method, stage) -> what differs from the method's preset.
 STAGE_PRESETS: dict[tuple[str, int], dict[str, Any]] = {
-    ("stcn", 0): {
-        "lr": 1e-5,
-        "batch_size": 8,
-        "iterations": 300_000,
-        "steps": [150_000],
-    },
+    ("stcn", 0): {},  # the defaults above are its
 }
 
 # What --debug sets, where the command line does not.
@@ -220,6 +212,9 @@ def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
         )
     if settings.no_amp and settings.precision not in ("auto", "float32"):
         parser.error(f"--no_amp and --precision {settings.precision} contradict each other.")
+    is_started = settings.load_network or settings.load_model
+    if settings.trunk_weights != "imagenet" and is_started:
+        parser.error("--trunk_weights does nothing beside --load_network or --load_model.")
     if settings.load_network and settings.load_model:
         parser.error(
             "--load_network starts a new run and --load_model resumes one: give one of them."

@@ -44,7 +44,7 @@ class TrainLog:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and used here alone
 
         self.logger = make_logger(folder)
-        self.writer = SummaryWriter(str(folder))
+        self.writer = SummaryWriter(str(folder), purge_step=start)
         self.bar = progressbar.ProgressBar(
             min_value=start,
             max_value=iterations,

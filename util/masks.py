@@ -123,7 +123,7 @@ def write_mask(path: Path, labels: np.ndarray, palette: bytes | None) -> None:
     image = Image.fromarray(labels)
     if palette is not None:
         image.putpalette(palette)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, is_durable=False) as temporary:
         image.save(temporary, format="PNG", compress_level=PNG_COMPRESSION)
 
 

@@ -124,14 +124,14 @@ def write_global_csv(path: Path, scores: Scores) -> None:
     _write_rows(path, GLOBAL_COLUMNS, [[f"{figures[column]:.6f}" for column in GLOBAL_COLUMNS]])
 
 
-def write_object_csv(path: Path, scores: Scores, *, with_global: bool = False) -> None:
+def write_object_csv(path: Path, scores: Scores, *, with_means: bool = False) -> None:
     """Write a header and a row for each object, named <sequence>_<label> as officially.
 
-    with_global: close with a row named "global".
+    with_means: go on with a row for each sequence, and close with a row named "global".
     """
     rows: list[tuple[str, Score]] = [(score.name, score) for score in scores.objects]
-    if with_global:
-        rows.append(("global", scores.overall))
+    if with_means:
+        rows += [*scores.sequences.items(), ("global", scores.overall)]
     cells = []
     for name, score in rows:
         figures = _figures(score)
