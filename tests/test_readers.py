@@ -340,7 +340,7 @@ def test_davis_2017_train_and_own_list(tmp_path: Path) -> None:
 def test_davis_2017_refusals(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no split vall of DAVIS 2017: choose from train, val, te"):
         davis_2017(tmp_path, "vall")
-    with pytest.raises(FileNotFoundError, match=r"DAVIS 2017 val is not in .*2017/trainval/JPEG"):
+    with pytest.raises(FileNotFoundError, match=r"DAVIS 2017 val is not in .*2017/trainval/Annot"):
         davis_2017(tmp_path)
     make_davis(tmp_path / "trainval", "2017/val.txt", {"a": mask_of(1), "b": mask_of(1)})
     with pytest.raises(FileNotFoundError, match=r"list of sequences .*2017/train.txt does not exi"):

@@ -301,14 +301,24 @@ def test_one_of_several_objects_is_drawn(tmp_path: Path, smooth_image: MakeImage
 
 def test_soft_masks_are_cut_at_half(tmp_path: Path) -> None:
     soft = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
-    for mode in ("L", "RGB"):
-        path = tmp_path / f"{mode}.png"
-        Image.fromarray(soft).convert(mode).save(path)
-        labels = read_training_mask(path, (4, 256))
-        assert labels.dtype == np.uint8
-        np.testing.assert_array_equal(labels, soft > 127)
+    path = tmp_path / "L.png"
+    Image.fromarray(soft).save(path)
+    labels = read_training_mask(path, (4, 256))
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, soft > 127)
+    Image.fromarray(soft // 255).save(path)  # values 0 and 1
+    np.testing.assert_array_equal(read_training_mask(path, (4, 256)), soft == 255)
     Image.fromarray(soft).convert("1", dither=Image.Dither.NONE).save(tmp_path / "1.png")
     np.testing.assert_array_equal(read_training_mask(tmp_path / "1.png", (4, 256)), soft > 127)
+
+
+def test_colour_masks_keep_their_objects(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    pixels[2:6, 1:5] = (128, 0, 0)  # DAVIS's colours of 1 and 2
+    pixels[1:7, 7:11] = (0, 128, 0)
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    labels = read_training_mask(tmp_path / "m.png", (8, 12))
+    assert (labels[3, 3], labels[3, 8], labels[0, 0]) == (1, 2, 0)
 
 
 def test_palette_masks_keep_their_labels(tmp_path: Path) -> None:
@@ -325,12 +335,12 @@ def test_masks_that_are_refused(tmp_path: Path, truncate: Callable[[Path], None]
     with pytest.raises(ValueError, match=r"mask .*some mask.png is 40x30, but its image is 20x10"):
         read_training_mask(path, (10, 20))
     truncate(path)
-    with pytest.raises(ValueError, match=r"mask .*some mask.png cannot be read .*save it again"):
+    with pytest.raises(ValueError, match=r"mask .*some mask.png cannot be read, it is cut short"):
         read_training_mask(path, (30, 40))
     path.write_bytes(b"no image at all")
     with pytest.raises(ValueError, match=r"mask .*some mask.png cannot be read"):
         read_training_mask(path, (30, 40))
-    for mask in (Image.new("L", (40, 30), 127), Image.new("P", (40, 30), 0)):
+    for mask in (Image.new("L", (40, 30), 0), Image.new("P", (40, 30), 0)):
         mask.save(path)
         with pytest.raises(ValueError, match=r"mask .*some mask.png shows no object: remove it"):
             read_training_mask(path, (30, 40))
