@@ -72,32 +72,38 @@ def start_network(settings: TrainSettings) -> Network:
                 f"{settings.load_network} holds {' '.join(found)}, but {' '.join(asked)} is to be "
                 "trained: give the matching --method and --size, or other weights."
             )
-        return network
-    network = build_network(NetworkSpec(settings.method, settings.size, is_single_object))
-    if settings.load_model or settings.trunk_weights == "none":
-        return network
+    else:
+        network = build_network(NetworkSpec(settings.method, settings.size, is_single_object))
+        if not settings.load_model:
+            load_imagenet(network, settings)
+    if not settings.load_model and settings.trunk_weights not in ("imagenet", "none"):
+        weights = read_file(settings.trunk_weights)
+        load_trunk(network.key_encoder.trunk, weights, settings.trunk_weights)
+    return network
+
+
+def load_imagenet(network: Network, settings: TrainSettings) -> None:
+    """ImageNet weights for the trunks, from torchvision, where they are asked for."""
+    if settings.trunk_weights != "imagenet":
+        return
     key_trunk, value_trunk = network.key_encoder.trunk, network.value_encoder.trunk
-    if settings.trunk_weights == "imagenet" and key_trunk.channels[2] != 1024:
+    if key_trunk.channels[2] != 1024:
         raise ValueError(
             f"There are no ImageNet weights for --size {settings.size}: give --trunk_weights none."
         )
-    if settings.trunk_weights != "imagenet":
-        load_trunk(key_trunk, read_file(settings.trunk_weights), settings.trunk_weights)
-    else:
-        import torchvision.models  # its weights are downloaded here alone
+    import torchvision.models  # its weights are downloaded here alone
 
-        resnet50 = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
-        resnet18 = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-        try:
-            load_trunk(key_trunk, resnet50.get_state_dict(), "torchvision's resnet50")
-            if value_trunk.channels[2] == 256:
-                load_trunk(value_trunk, resnet18.get_state_dict(), "torchvision's resnet18")
-        except OSError as error:
-            raise ValueError(
-                f"The ImageNet weights cannot be downloaded ({error}): give a file of a ResNet "
-                "with --trunk_weights, or none."
-            ) from error
-    return network
+    resnet50 = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+    resnet18 = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    try:
+        load_trunk(key_trunk, resnet50.get_state_dict(), "torchvision's resnet50")
+        if value_trunk.channels[2] == 256:
+            load_trunk(value_trunk, resnet18.get_state_dict(), "torchvision's resnet18")
+    except OSError as error:
+        raise ValueError(
+            f"The ImageNet weights cannot be downloaded ({error}): give a file of a ResNet with "
+            "--trunk_weights, or none."
+        ) from error
 
 
 def run(model: Model, clips: StaticClips, sizes: dict[str, int], ranks: Ranks) -> None:

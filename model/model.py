@@ -47,15 +47,20 @@ class Model:
         self.settings, self.record, self.ranks = settings, record, ranks
         self.device, self.dtype = device, dtype
         self.network = network.to(device).to(memory_format=torch.channels_last).train()
+        trunk = [*self.network.key_encoder.trunk.parameters()]
+        for parameter in trunk:
+            parameter.requires_grad_(settings.trunk_lr > 0)
         self.unroll: nn.Module = ClipUnroll(self.network)
         if ranks.world_size > 1:
             ids = [device.index] if device.type == "cuda" else None
             self.unroll = DistributedDataParallel(
                 self.unroll, device_ids=ids, broadcast_buffers=False
             )
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), settings.lr, weight_decay=settings.weight_decay
-        )
+        members = {id(parameter) for parameter in trunk}
+        groups = [{"params": [p for p in self.network.parameters() if id(p) not in members]}]
+        if settings.trunk_lr > 0:
+            groups.append({"params": trunk, "lr": settings.lr * settings.trunk_lr})
+        self.optimizer = torch.optim.Adam(groups, settings.lr, weight_decay=settings.weight_decay)
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
             self.optimizer, settings.steps, settings.gamma
         )

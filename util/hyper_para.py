@@ -42,8 +42,8 @@ class TrainSettings:
     load_model: str = knob("", "resume the run of this <id>_checkpoint.pth")
     trunk_weights: str = knob(
         "imagenet",
-        "what the trunks start from without --load_network: imagenet (torchvision downloads it), "
-        "none, or a .pth file of a ResNet for the key encoder",
+        "what the trunks start from without --load_network: imagenet (torchvision downloads it) or "
+        "none; or a .pth file of a ResNet for the key encoder, which overrules --load_network's",
     )
     save_dir: str = knob("saves", "folder of all runs")
     static_root: str = knob("data/static", "folder of the static image data sets")
@@ -52,6 +52,9 @@ class TrainSettings:
     batch_size: int = knob(8, "clips per process and iteration", "-b")
     iterations: int = knob(300_000, "length of the run", "-i")
     lr: float = knob(1e-5, "learning rate of Adam")
+    trunk_lr: float = knob(
+        1.0, "the key encoder's trunk learns at so many times --lr; 0 freezes it, which is faster"
+    )
     steps: list[int] = knob([150_000], "iterations at which the learning rate is multiplied")
     gamma: float = knob(0.1, "what the learning rate is multiplied by at each of the steps")
     weight_decay: float = knob(1e-7, "L2 penalty of Adam")
@@ -212,9 +215,10 @@ def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
         )
     if settings.no_amp and settings.precision not in ("auto", "float32"):
         parser.error(f"--no_amp and --precision {settings.precision} contradict each other.")
-    is_started = settings.load_network or settings.load_model
-    if settings.trunk_weights != "imagenet" and is_started:
-        parser.error("--trunk_weights does nothing beside --load_network or --load_model.")
+    if settings.trunk_lr < 0:
+        parser.error("--trunk_lr must be 0 (frozen) or more.")
+    if settings.load_network and settings.trunk_weights == "none":
+        parser.error("--trunk_weights none does nothing beside --load_network.")
     if settings.load_network and settings.load_model:
         parser.error(
             "--load_network starts a new run and --load_model resumes one: give one of them."
