@@ -57,7 +57,8 @@ class Model:
                 self.unroll, device_ids=ids, broadcast_buffers=False
             )
         members = {id(parameter) for parameter in trunk}
-        groups = [{"params": [p for p in self.network.parameters() if id(p) not in members]}]
+        others = [p for p in self.network.parameters() if id(p) not in members]
+        groups: list[dict[str, Any]] = [{"params": others}]
         if settings.trunk_lr > 0:
             groups.append({"params": trunk, "lr": settings.lr * settings.trunk_lr})
         self.optimizer = torch.optim.Adam(groups, settings.lr, weight_decay=settings.weight_decay)

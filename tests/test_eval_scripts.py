@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import pickle
@@ -95,6 +96,11 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
+def names_in(folder: Path) -> set[str]:
+    """What a run shows in its folder; the lock is hidden and stays."""
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
 def make_generic(root: Path, source: Path, video: str, masks: dict[int, np.ndarray]) -> None:
     shutil.copytree(source, root / "JPEGImages" / video)
     for index, mask in masks.items():
@@ -115,9 +121,7 @@ def test_davis_2017(evaluate: Evaluate, synthetic: Path, tmp_path: Path, split: 
     root = synthetic / "DAVIS" / "2017"
     result = evaluate("davis", root, "--split", split)
     assert result.code == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "run.json", f"{split}-000", f"{split}-001",
-    ]  # fmt: skip
+    assert names_in(tmp_path / "out") == {"run.json", f"{split}-000", f"{split}-001"}
     part = "trainval" if split == "val" else split
     for video in (f"{split}-000", f"{split}-001"):
         paths = sorted((tmp_path / "out" / video).iterdir())
@@ -235,9 +239,12 @@ def test_a_video_of_one_frame(evaluate: Evaluate, davis: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("script", ["davis", "youtube"])
-def test_overlay(evaluate: Evaluate, synthetic: Path, tmp_path: Path, script: str) -> None:
+@pytest.mark.parametrize("side", [0, 32])
+def test_overlay(
+    evaluate: Evaluate, synthetic: Path, tmp_path: Path, script: str, side: int
+) -> None:
     root = synthetic / {"davis": "DAVIS/2017", "youtube": "YouTube"}[script]
-    assert evaluate(script, root, "--overlay").code == 0
+    assert evaluate(script, root, "--overlay", "--size", side).code == 0
     videos = sorted((tmp_path / "out").glob("*.mp4"))
     assert len(videos) == 2
     for path in videos:
@@ -257,10 +264,13 @@ def test_overlay(evaluate: Evaluate, synthetic: Path, tmp_path: Path, script: st
 
 def test_the_record_of_a_run(evaluate: Evaluate, davis: Path, tmp_path: Path) -> None:
     assert evaluate("davis", davis, "--mem_every", 3).code == 0
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    (record,) = json.loads((tmp_path / "out" / "run.json").read_text())["runs"]
     assert record["settings"]["mem_every"] == 3
     assert record["settings"]["davis_path"] == str(davis)
     assert {"command", "git", "torch", "time", "weights_sha256"} <= record.keys()
+    assert evaluate("davis", davis, "--mem_every", 3, "--benchmark").code == 0
+    runs = json.loads((tmp_path / "out" / "run.json").read_text())["runs"]
+    assert [run["settings"]["benchmark"] for run in runs] == [False, True]
 
 
 # Settings that change what comes out
@@ -344,7 +354,7 @@ def test_an_interrupted_run_goes_on(
         patch.setattr(inference_core.InferenceCore, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluate("davis", davis, "--overlay")
-    names = {path.name for path in (tmp_path / "out").iterdir()}
+    names = names_in(tmp_path / "out")
     num_done = stop // NUM_FRAMES
     done = {f"val-{index:03d}" for index in range(num_done)}
     assert names == {"run.json", *done, *(f"{name}.mp4" for name in done)}
@@ -375,7 +385,7 @@ def test_what_a_killed_run_leaves_is_cleared(
     assert result.code == 0
     assert f"1 videos, {NUM_FRAMES} frames; 1 videos were complete before" in result.out
     assert files(output) == whole
-    assert not [*output.glob(".*")]
+    assert names_in(output) == {"run.json", "val-000", "val-001"}
 
 
 @pytest.mark.parametrize(
@@ -428,8 +438,7 @@ def test_a_truncated_frame_fails_its_video_alone(
         result = evaluate("davis", davis)
         assert result.code == 1
         assert re.search(r"FAILED val-000: .*val-000/00006\.jpg cannot be read", result.out)
-        names = {path.name for path in (tmp_path / "out").iterdir()}
-        assert names == {"run.json", "val-001"}
+        assert names_in(tmp_path / "out") == {"run.json", "val-001"}
     frame.write_bytes(good)
     assert evaluate("davis", davis).code == 0
     assert files(tmp_path / "out") == files(tmp_path / "whole")
@@ -442,8 +451,40 @@ def test_a_frame_of_another_size_fails_its_video(
     result = evaluate("davis", davis, "--overlay")
     assert result.code == 1
     assert re.search(r"FAILED val-001: frame .*00010\.jpg is 70x48", result.out)
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"run.json", "val-000", "val-000.mp4"}
+    assert names_in(tmp_path / "out") == {"run.json", "val-000", "val-000.mp4"}
+
+
+def test_a_video_that_does_not_fit_into_memory_fails_alone(
+    evaluate: Evaluate, davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = inference_core.InferenceCore.step
+    calls = 0
+
+    def hungry(*args: Any, **options: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nOf the allocated memory ...")
+        return step(*args, **options)
+
+    monkeypatch.setattr(inference_core.InferenceCore, "step", hungry)
+    result = evaluate("davis", davis)
+    assert result.code == 1
+    assert "FAILED val-000: CUDA out of memory. (try --amp, a smaller --size or" in result.out
+    assert names_in(tmp_path / "out") == {"run.json", "val-001"}
+
+
+def test_two_runs_do_not_write_into_one_folder(
+    evaluate: Evaluate, davis: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = evaluate("davis", davis)
+        assert result.code == 2
+        assert f"Another run is writing to {tmp_path / 'out'}: wait for it" in result.err
+        assert names_in(tmp_path / "out") == set()
+    assert evaluate("davis", davis).code == 0
 
 
 def test_masks_that_cannot_be_written_fail_their_video(
@@ -458,8 +499,7 @@ def test_masks_that_cannot_be_written_fail_their_video(
     result = evaluate("davis", davis, "--overlay")
     assert result.code == 1
     assert re.search(r"FAILED val-000: .*No space left on device", result.out)
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"run.json", "val-001", "val-001.mp4"}
+    assert names_in(tmp_path / "out") == {"run.json", "val-001", "val-001.mp4"}
 
 
 def remove_frame(davis: Path) -> None:

@@ -25,10 +25,12 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with atomic_path(str(path)) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
+    with path.open() as reader:
+        with atomic_path(str(path)) as temporary:
+            temporary.write_text("new")
+            assert path.read_text() == "old"
+        assert path.read_text() == "new"
+        assert reader.read() == "old", "whoever reads meanwhile reads one of the two"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

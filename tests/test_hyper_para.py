@@ -239,6 +239,8 @@ def test_stages_that_cannot_be_trained_yet(capsys: pytest.CaptureFixture[str], s
         ("--id a --start_warm 9 --end_warm 8", "--start_warm 9 lies after --end_warm 8"),
         ("--id a --no_amp --precision bfloat16", "--no_amp and --precision bfloat16 contradict"),
         ("--id a --load_network n --load_model m", "--load_network starts a new run and --load_mo"),
+        ("--id a --load_network n --trunk_weights none", "--trunk_weights none does nothing besid"),
+        ("--id a --trunk_lr -1", "--trunk_lr must be 0 (frozen) or more"),
         ("--id a --method gsfm", "invalid choice: 'gsfm'"),
         ("--id a --lr fast", "invalid float value: 'fast'"),
         ("--id", "expected one argument"),

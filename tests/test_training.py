@@ -23,7 +23,7 @@ from torch.utils.data import default_collate
 import train
 from datasets.sampler import ClipBatches
 from datasets.static import ClipSample, StaticClips
-from model.checkpoint import convert_published, read_weights
+from model.checkpoint import convert_published, read_weights, save_network
 from model.model import Model
 from util.devices import Ranks
 from util.hyper_para import parse_train
@@ -33,8 +33,8 @@ from util.reference import fill_weights
 REFERENCE = Path(__file__).parent / "reference" / "stcn_state_dict.json"
 SCALARS = {"loss_1", "loss_2", "iou", "total_loss", "lr", "seconds"}
 TINY = (
-    "--size tiny --crop_size 32 -b 2 --num_workers 0 --trunk_weights none --device cpu --no_amp "
-    "--report_interval 1 --lr 1e-3"
+    "--size tiny --crop_size 32 -b 2 --num_workers 0 --device cpu --no_amp --report_interval 1 "
+    "--lr 1e-3"
 ).split()
 
 Train = Callable[..., int]
@@ -49,6 +49,8 @@ def start(synthetic: Path, tmp_path: Path) -> Train:
         argv += ["--save_dir", str(tmp_path / "saves"), *TINY]
         if is_mixed:
             argv.remove("--no_amp")
+        if "--load_network" not in flags:
+            argv += ["--trunk_weights", "none"]
         return train.main([*argv, *map(str, flags)])
 
     return run
@@ -165,6 +167,28 @@ def test_the_seed_decides(start: Train, tmp_path: Path) -> None:
     assert not torch.equal(a["decoder.pred.weight"], c["decoder.pred.weight"])
 
 
+def test_the_trunk_learns_at_its_own_rate(start: Train, tmp_path: Path) -> None:
+    """Adam's first step is as long as the learning rate, wherever there is a gradient."""
+    settings = parse_train(["--id", "x", *TINY, "--trunk_weights", "none"])
+    for factor in (0, 0.1, 1):
+        name = f"factor{factor}"
+        assert start(name, "-i", 1, "--trunk_lr", factor) == 0
+        torch.manual_seed(settings.seed)
+        before = train.start_network(settings).state_dict()
+        after = load(tmp_path / "saves" / name / f"{name}_1.pth")["weights"]
+        moved = {
+            part: max(
+                (after[k] - v).abs().max().item()
+                for k, v in before.items()
+                if k.startswith(part) and v.is_floating_point()
+            )
+            for part in ("key_encoder.trunk.", "value_encoder.trunk.", "decoder.")
+        }
+        assert moved["key_encoder.trunk."] == pytest.approx(1e-3 * factor, rel=0.02)
+        assert moved["value_encoder.trunk."] == pytest.approx(1e-3, rel=0.02)
+        assert moved["decoder."] == pytest.approx(1e-3, rel=0.02)
+
+
 def test_mixed_precision_keeps_float32_weights(start: Train, tmp_path: Path) -> None:
     saves = tmp_path / "saves"
     assert start("whole", "-i", 3) == 0
@@ -209,7 +233,7 @@ def trained(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of two iterations, named `done`; read only."""
     saves = tmp_path_factory.mktemp("trained")
     argv = ["--id", "done", "--static_root", str(synthetic / "static"), "--save_dir", str(saves)]
-    assert train.main([*argv, *TINY, "-i", "2"]) == 0
+    assert train.main([*argv, *TINY, "-i", "2", "--trunk_weights", "none"]) == 0
     return saves / "done"
 
 
@@ -238,12 +262,19 @@ def test_resuming_with_other_settings_is_refused(
 
 
 def test_what_cannot_be_resumed(
-    start: Train, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Train,
+    synthetic: Path,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "text.pth").write_text("no weights")
+    shutil.copytree(synthetic / "static" / "FSS", tmp_path / "fewer" / "FSS")
+    fewer = f"--static_root {tmp_path / 'fewer'}"
     for path, flags, sentence in [
         (trained / "done_2.pth", "", "is no checkpoint to resume from: give the file that ends"),
         (trained / "done_checkpoint.pth", "--size small", "holds another network"),
+        (trained / "done_checkpoint.pth", fewer, "other settings: num_samples was 30 and is 4"),
         (trained / "done_checkpoint.pth", "-i 1", "is at iteration 2 already, but the run ends"),
         (tmp_path / "none.pth", "", "There is no file"),
         (tmp_path / "text.pth", "", "is not a checkpoint that torch can read"),
@@ -264,12 +295,37 @@ def test_a_finished_run_has_nothing_left_to_do(start: Train, trained: Path, tmp_
     assert checkpoint.read_bytes() == before
 
 
+def test_a_run_is_not_overwritten(
+    start: Train, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "saves" / "done"
+    shutil.copytree(trained, folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert start("done", "-i", 4) == 2
+    said = capsys.readouterr().err
+    assert "There is a run done already. Go on with it by --load_model" in said
+    assert str(folder / "done_checkpoint.pth") in said
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_another_number_of_processes_is_refused(synthetic: Path, trained: Path) -> None:
+    """It would deal out other batches."""
+    path = trained / "done_checkpoint.pth"
+    record = {**load(path)["record"], "num_processes": 2}
+    settings = parse_train(["--id", "done", *TINY, "-i", "4", "--trunk_weights", "none"])
+    network, cpu = train.start_network(settings), torch.device("cpu")
+    model = Model(network, settings, record, cpu, torch.float32, Ranks())
+    with pytest.raises(ValueError, match="other settings: num_processes was 1 and is 2"):
+        model.resume(path)
+
+
 def test_a_run_may_go_on_where_gradients_are_scaled(synthetic: Path, trained: Path) -> None:
     """From a CPU, which trains in bfloat16 or float32, to a GPU, which trains in float16."""
     flags = ["--id", "done", "--static_root", str(synthetic), "--save_dir", str(trained.parent)]
-    settings = parse_train([*flags, *TINY, "-i", "4"])
+    settings = parse_train([*flags, *TINY, "-i", "4", "--trunk_weights", "none"])
     network, cpu = train.start_network(settings), torch.device("cpu")
-    model = Model(network, settings, {}, cpu, torch.float16, Ranks())
+    record = load(trained / "done_checkpoint.pth")["record"]
+    model = Model(network, settings, record, cpu, torch.float16, Ranks())
     model.resume(trained / "done_checkpoint.pth")
     assert model.iteration == 2
     assert model.scaler.get_scale() > 1
@@ -334,7 +390,10 @@ def test_weights_that_do_not_fit(
 
 
 def test_trunk_weights(tmp_path: Path) -> None:
-    """A file of a ResNet fills the key encoder's trunk, half precision and layer4 or not."""
+    """A file of a ResNet fills the key encoder's trunk, half precision and layer4 or not.
+
+    Also over --load_network's.
+    """
     network = train.start_network(parse_train("--id x --size tiny --trunk_weights none".split()))
     theirs = {k: v.half() for k, v in network.key_encoder.trunk.state_dict().items()}
     path = tmp_path / "trunk.pth"
@@ -343,6 +402,14 @@ def test_trunk_weights(tmp_path: Path) -> None:
     for name, tensor in theirs.items():
         assert torch.equal(weights[f"key_encoder.trunk.{name}"], tensor.to(weights[
             f"key_encoder.trunk.{name}"].dtype))  # fmt: skip
+    start_from = tmp_path / "start.pth"
+    save_network(start_from, network, {})
+    torch.save({k: v + 1 for k, v in theirs.items()}, path)
+    weights = started("--load_network", start_from, "--trunk_weights", path)
+    name = "layer1.0.conv1.weight"
+    assert torch.equal(weights[f"key_encoder.trunk.{name}"], (theirs[name] + 1).float())
+    assert torch.equal(weights["decoder.pred.weight"], network.decoder.pred.weight)
+
     del theirs["layer1.0.conv1.weight"]
     torch.save(theirs, path)
     with pytest.raises(ValueError, match=r"trunk.pth do not fit. Missing: layer1.0.conv1.weight"):
@@ -359,10 +426,13 @@ def test_imagenet_weights_without_a_network(
         raise urllib.error.URLError("name resolution")
 
     monkeypatch.setattr(torchvision.models.ResNet50_Weights, "get_state_dict", unreachable)
+    assert start("x", "--trunk_weights", "imagenet", "--size", "small") == 2
+    said = capsys.readouterr().err
+    assert "The ImageNet weights cannot be downloaded" in said
+    assert "give a file of a ResNet with --trunk_weights, or none" in said
     assert start("x", "--trunk_weights", "imagenet") == 2
     said = capsys.readouterr().err
-    assert "ImageNet weights cannot be downloaded" in said
-    assert "--trunk_weights" in said
+    assert "There are no ImageNet weights for --size tiny: give --trunk_weights none." in said
     assert not (tmp_path / "saves").exists()
 
 
