@@ -223,6 +223,16 @@ def load_trunk(trunk: ResNetTrunk, weights: StateDict, source: str) -> None:
     for name, tensor in ours.items():
         if name.endswith("num_batches_tracked"):
             theirs.setdefault(name, tensor)
+    for name, tensor in theirs.items():
+        if name.endswith("running_var") and tensor.isinf().any():
+            # A variance that overflowed in a half-precision file would silence its channel.
+            largest = torch.finfo(torch.float16).max
+            theirs[name] = tensor.clamp(max=largest)
+            warnings.warn(
+                f"{source}: {int(tensor.isinf().sum())} of {name} had overflown half precision; "
+                f"set to {largest:.0f}.",
+                stacklevel=2,
+            )
     _fill(trunk, theirs, source)
 
 

@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         spec, weights = average(arguments.sources)
-        halved = {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
-        overflown = [k for k, v in halved.items() if not torch.isfinite(v).all()]
+        halved = {k: _halve(k, v) for k, v in weights.items()}
+        overflown = [k for k, v in halved.items() if (v.isinf() & ~weights[k].isinf()).any()]
         if overflown:
             raise ValueError(f"{overflown[0]} does not fit into half precision.")
         record = {**read_file(arguments.sources[-1]).get("record", {})}
@@ -47,6 +47,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(f"{arguments.target}: {arguments.target.stat().st_size / 1e6:.1f} MB")
     return 0
+
+
+def _halve(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Half precision, save for batch norms' statistics: few numbers, of any magnitude."""
+    is_statistic = name.rpartition(".")[2] in ("running_mean", "running_var")
+    return tensor.half() if tensor.is_floating_point() and not is_statistic else tensor
 
 
 def average(paths: Sequence[Path]) -> tuple[NetworkSpec, StateDict]:
