@@ -57,7 +57,11 @@ class MemoryBank:
     def append(
         self, key: torch.Tensor, value: torch.Tensor, frame_index: int, is_temporary: bool = False
     ) -> None:
-        """Write a frame's rows, key (1, P, CK) and value (1, P, O*CV), into the next slot."""
+        """Write a frame's rows, key (1, P, CK) and value (1, P, O*CV), into the next slot.
+
+        Keys are kept in float32, in which they are compared, so that no read converts them.
+        """
+        key = key.float()
         if self._has_temporary:
             self.frame_indices.pop()
         slot = self.num_slots

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,10 +52,10 @@ def read_file(path: Path | str) -> dict[str, Any]:
 
 
 def _is_pickle(path: Path) -> bool:
-    """Whether a file starts as torch.save (a zip, since 1.6) or pickle.dump does."""
+    """Whether a file is whole as torch.save writes it (a zip), or starts as pickle.dump does."""
     with path.open("rb") as file:
-        head = file.read(2)
-    return head == b"PK" or head[:1] == b"\x80"
+        is_plain = file.read(1) == b"\x80"
+    return is_plain or zipfile.is_zipfile(path)
 
 
 def _not_a_checkpoint(path: Path) -> str:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Bytes of similarities held at once by an inference read, whatever the memory's length.
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 64 * 2**20
 
 
 def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
@@ -32,7 +32,8 @@ def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
     with _full_precision(key.device):
         key, query_key = key.float(), query_key.float()
         scale = 1 / math.sqrt(key.shape[-1])
-        norm = key.square().sum(-1).mul(-scale)[:, None]  # (B, 1, N)
+        # vector_norm reduces without a copy of the keys, which would grow with the memory.
+        norm = torch.linalg.vector_norm(key, dim=-1).square().mul(-scale)[:, None]  # (B, 1, N)
         return torch.baddbmm(norm, query_key, key.transpose(1, 2), alpha=2 * scale)
 
 
@@ -61,7 +62,6 @@ def read(
         (B, P, C) in the value's type: sum over n of softmax_n(similarity) * value_n.
     """
     num_rows, num_queries = key.shape[1], query_key.shape[1]
-    key = key.float()  # once for all blocks
     if torch.is_grad_enabled():
         block = num_queries  # autograd keeps every block anyway
     else:

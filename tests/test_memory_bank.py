@@ -73,15 +73,16 @@ def test_a_view_is_no_copy() -> None:
     assert bank.view().key[0, 0, 0] == -1
 
 
-def test_the_bank_keeps_its_own_copy_and_the_type_of_the_rows() -> None:
+def test_the_bank_keeps_its_own_copy_keys_in_float32_values_as_they_come() -> None:
     bank = MemoryBank()
     key, value = (t.bfloat16() for t in rows(0))
     bank.append(key, value, 0)
     key.zero_()
     view = bank.view()
-    assert view.key.dtype == view.value.dtype == torch.bfloat16
+    assert view.key.dtype == torch.float32
+    assert view.value.dtype == torch.bfloat16
     assert view.key.sum() > 0
-    assert bank.bytes_stored == P * (CK + CV) * 2
+    assert bank.bytes_stored == P * (CK * 4 + CV * 2)
 
 
 def test_a_temporary_slot_is_replaced() -> None:
