@@ -40,7 +40,8 @@ def read_file(path: Path | str) -> dict[str, Any]:
     except PermissionError:
         raise
     except Exception as error:  # bytes of any kind make torch's reader fail in any way
-        if isinstance(error, pickle.UnpicklingError) and _is_pickle(path):
+        is_cut = "unexpected EOF" in str(error)  # torch 2.4 tells it by the same exception
+        if isinstance(error, pickle.UnpicklingError) and _is_pickle(path) and not is_cut:
             raise ValueError(
                 f"{path} holds pickled Python objects, which could run code when loaded, so it was "
                 "not loaded. Save the state_dict alone: torch.save(model.state_dict(), path)."
