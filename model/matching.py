@@ -16,7 +16,7 @@ import torch.nn.functional as F
 Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Bytes of similarities held at once by an inference read, whatever the memory's length.
-_BLOCK_BYTES = 64 * 2**20
+_BLOCK_BYTES = 32 * 2**20
 
 
 def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
@@ -66,15 +66,26 @@ def read(
         block = num_queries  # autograd keeps every block anyway
     else:
         block = max(1, _BLOCK_BYTES // (4 * num_rows * key.shape[0]))
-    parts = []
-    for start in range(0, num_queries, block):
-        scores = similarity(key, query_key[:, start : start + block])  # (B, block, N)
-        if top_k is None or top_k >= num_rows:
-            parts.append(torch.softmax(scores, -1).to(value.dtype) @ value)
-        else:
-            best, rows = scores.topk(top_k, dim=-1, sorted=False)  # (B, block, k)
-            parts.append(gather_rows(value, rows, torch.softmax(best, -1)))
+    parts = [
+        _read_block(key, value, query_key[:, start : start + block], top_k, similarity)
+        for start in range(0, num_queries, block)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _read_block(
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_key: torch.Tensor,
+    top_k: int | None,
+    similarity: Similarity,
+) -> torch.Tensor:
+    """`read` of some positions; on its return their similarities are free for the next block's."""
+    scores = similarity(key, query_key)  # (B, block, N)
+    if top_k is None or top_k >= key.shape[1]:
+        return torch.softmax(scores, -1).to(value.dtype) @ value
+    best, rows = scores.topk(top_k, dim=-1, sorted=False)  # (B, block, k)
+    return gather_rows(value, rows, torch.softmax(best, -1))
 
 
 def gather_rows(value: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -11,15 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.files import atomic_path
-
-matplotlib.use("Agg")  # no display is needed
-import matplotlib.pyplot as plt
 
 CURVES = {"total_loss": "loss", "iou": "IoU of the last frame", "lr": "learning rate"}
 
@@ -57,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="PNG to write")
     parser.add_argument("--window", type=int, default=2, help="points to both sides to average")
     arguments = parser.parse_args(argv)
+    plt.switch_backend("Agg")  # no display is needed
     figure, panels = plt.subplots(len(CURVES), 1, figsize=(8, 8), sharex=True)
     try:
         for panel, (name, title) in zip(panels, CURVES.items(), strict=True):
@@ -64,8 +62,9 @@ def main(argv: list[str] | None = None) -> int:
             for run in arguments.runs:
                 steps, values = read_scalars(run, name)
                 line = panel.plot(start + steps, values, alpha=0.3)[0]
-                averaged = smooth(values, arguments.window)
-                panel.plot(start + steps, averaged, color=line.get_color(), label=run.name)
+                # A learning rate falls in steps, which smoothing would blur.
+                shown = values if name == "lr" else smooth(values, arguments.window)
+                panel.plot(start + steps, shown, color=line.get_color(), label=run.name)
                 start += int(steps[-1])
             panel.set_ylabel(title)
             panel.grid(alpha=0.3)
