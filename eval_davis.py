@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets.davis import davis_2017
 from inference_core import InferenceCore, Sessions
 from util.eval_runner import run_eval
-from util.hyper_para import parse_eval
+from util.parse_settings import parse_eval
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from datasets.generic import generic
 from inference_core import Sessions
 from inference_core_yv import InferenceCoreYV
 from util.eval_runner import run_eval
-from util.hyper_para import parse_eval
+from util.parse_settings import parse_eval
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import cv2
 import numpy as np
-import torch
 
+from datasets.clips import (
+    TRIES,
+    ClipSample,
+    Geometry,
+    TrainingClips,
+    make_sample,
+    mean_colour,
+    read_for,
+)
 from datasets.transforms import (
     Jitter,
     affine,
@@ -17,13 +23,11 @@ from datasets.transforms import (
     compose_colour,
     draw_colour,
     flip,
-    sample_image,
-    sample_labels,
     scaling,
     spline_displacement,
     translation,
 )
-from util.images import load_image, read_image
+from util.images import image_size, load_image
 from util.masks import COLOUR_MODES, read_mask
 
 # How often the published mixture repeats a data set; any other folder counts once.
@@ -32,25 +36,14 @@ REPEATS = {"BIG_small": 5, "HRSOD_small": 5}
 _SHARED_JITTER = Jitter(0.1, 0.05, 0.05, 0.05, grey_probability=0.05)
 _OWN_JITTER = Jitter(0.1, 0.05, 0.05)
 _SPLINE_PROBABILITY = 1 / 3
-_TRIES = 5  # for a first frame that shows the object
 
 
-class ClipSample(NamedTuple):
-    """One training clip; the default collate function stacks each field."""
-
-    images: torch.Tensor  # (T, 3, H, W) uint8 RGB
-    labels: torch.Tensor  # (T, H, W) uint8: 0 background, o object o
-    num_objects: int
-    name: str
-
-
-class StaticClips(torch.utils.data.Dataset[ClipSample]):
+class StaticClips(TrainingClips):
     """Clips of one object each, made from photographs with masks.
 
-    A sample is a function of (seed, epoch, index) alone: index it by (epoch, index).
-
     Args:
-        pairs: (image, mask) paths, as `find_static_pairs` gives them.
+        pairs: (image, mask) paths, mixed as `mix_static` does.
+        sizes: images of each data set among them, where known.
         crop_size: side of the square clips in pixels (384 as published).
         num_frames: T.
     """
@@ -61,8 +54,10 @@ class StaticClips(torch.utils.data.Dataset[ClipSample]):
         crop_size: int = 384,
         num_frames: int = 3,
         seed: int = 0,
+        sizes: dict[str, int] | None = None,
     ) -> None:
         self.pairs = pairs
+        self.sizes = sizes or {}
         self.crop_size = crop_size
         self.num_frames = num_frames
         self.seed = seed
@@ -74,35 +69,31 @@ class StaticClips(torch.utils.data.Dataset[ClipSample]):
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         image_path, mask_path = self.pairs[index]
-        image = read_image(image_path)
-        mask = draw_object(rng, read_training_mask(mask_path, image.shape[:2]))
-        for _ in range(_TRIES):
-            frames = self._draw_frames(rng, image, mask)
-            if frames[0][1].any():
+        size = image_size(image_path)
+        mask = draw_object(rng, read_training_mask(mask_path, size))
+        for _ in range(TRIES):
+            geometries = self._draw_geometries(rng, *size)
+            first = geometries[0].see_labels(mask, self.crop_size)
+            if first.any():
                 break
-        images = np.stack([frame for frame, _ in frames]).transpose(0, 3, 1, 2)
-        labels = np.stack([label for _, label in frames])
-        return ClipSample(
-            torch.from_numpy(np.ascontiguousarray(images)),
-            torch.from_numpy(labels),
-            num_objects=1,
-            name=f"{image_path.parent.name}/{image_path.stem}",
-        )
+        labels = [first, *(g.see_labels(mask, self.crop_size) for g in geometries[1:])]
 
-    def _draw_frames(
-        self, rng: np.random.Generator, image: np.ndarray, mask: np.ndarray
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """T frames and their masks: some draws are shared by all, the rest are each frame's own."""
-        height, width = image.shape[:2]
-        mean = np.array(cv2.mean(image)[:3])
+        image, geometries = read_for(image_path, size, geometries)
+        shared_colour = draw_colour(rng, _SHARED_JITTER, mean_colour(image))
+        shared_mean = shared_colour @ np.append(mean_colour(image), 1)
+        images = []
+        for geometry in geometries:
+            colour = compose_colour(shared_colour, draw_colour(rng, _OWN_JITTER, shared_mean))
+            images.append(apply_colour(geometry.see_image(image, self.crop_size), colour))
+        name = f"{image_path.parent.name}/{image_path.stem}"
+        return make_sample(images, labels, num_objects=1, name=name)
+
+    def _draw_geometries(self, rng: np.random.Generator, height: int, width: int) -> list[Geometry]:
+        """Of T frames: some draws are shared by all, the rest are each frame's own."""
         shared = affine(width, height, scale=rng.uniform(0.8, 1.5))
         if rng.random() < 0.5:
             shared = flip(width) @ shared
-        shared_colour = draw_colour(rng, _SHARED_JITTER, mean)
-        shared_mean = shared_colour @ np.append(mean, 1)
-
-        size = (self.crop_size, self.crop_size)
-        frames = []
+        geometries = []
         for _ in range(self.num_frames):
             own = affine(
                 width,
@@ -114,13 +105,9 @@ class StaticClips(torch.utils.data.Dataset[ClipSample]):
             matrix = self._draw_crop(rng, height, width) @ own @ shared
             displacement = None
             if rng.random() < _SPLINE_PROBABILITY:
-                displacement = spline_displacement(rng, size)
-            colour = compose_colour(shared_colour, draw_colour(rng, _OWN_JITTER, shared_mean))
-            frame = sample_image(image, matrix, size, displacement)
-            frames.append(
-                (apply_colour(frame, colour), sample_labels(mask, matrix, size, displacement))
-            )
-        return frames
+                displacement = spline_displacement(rng, (self.crop_size, self.crop_size))
+            geometries.append(Geometry(matrix, displacement))
+        return geometries
 
     def _draw_crop(self, rng: np.random.Generator, height: int, width: int) -> np.ndarray:
         """Shorter side to the crop size, then a crop anywhere along the longer one."""
@@ -128,11 +115,6 @@ class StaticClips(torch.utils.data.Dataset[ClipSample]):
         x = rng.integers(0, round(width * scale) - self.crop_size + 1)
         y = rng.integers(0, round(height * scale) - self.crop_size + 1)
         return translation(-x, -y) @ scaling(scale, scale)
-
-
-def single_thread(_: int) -> None:
-    """For a loader's workers: OpenCV's own threads would fight over the cores."""
-    cv2.setNumThreads(0)
 
 
 def read_training_mask(path: Path, size: tuple[int, int]) -> np.ndarray:

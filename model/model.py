@@ -1,8 +1,10 @@
-"""The training engine: unroll, step, log, save, resume."""
+"""The training engine: one update from a batch of clips."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import inspect
+import math
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +12,46 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.checkpoint import FORMAT, read_file, save_network, write_file
 from model.losses import HardExampleSchedule, hard_example_cross_entropy, mean_iou
 from model.network import Network
 from model.unroll import ClipUnroll
-from util.devices import Ranks, autocast, mean_over_ranks
+from util.devices import Ranks, any_over_ranks, autocast, mean_over_ranks
+from util.files import atomic_path
 from util.hyper_para import TrainSettings
 
-# What may differ between a run and its continuation; all else must be as it was.
-_MAY_CHANGE = {
-    "load_network", "load_model", "save_dir", "static_root", "device", "num_workers", "benchmark",
-    "report_interval", "image_interval", "save_interval", "debug", "iterations", "id",
-    "trunk_weights",
-}  # fmt: skip
+Scalars = dict[str, torch.Tensor]
+
+
+def share_of_update(settings: TrainSettings, num_processes: int) -> tuple[int, int]:
+    """Clips that a process takes of every update, and in how many passes.
+
+    Raises:
+        ValueError: the clips do not divide evenly.
+    """
+    if not settings.global_batch:
+        return settings.batch_size, 1
+    share, rest = divmod(settings.global_batch, num_processes)
+    if rest or not share:
+        raise ValueError(
+            f"--global_batch {settings.global_batch} cannot be dealt out evenly to {num_processes} "
+            "processes: choose a multiple."
+        )
+    passes = math.ceil(share / settings.batch_size)
+    if share % passes:
+        raise ValueError(
+            f"The {share} clips of each process cannot be dealt out evenly to {passes} passes of "
+            f"at most --batch_size {settings.batch_size}: choose a divisor of {share}."
+        )
+    return share, passes
+
+
+def _distribute(module: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """DDP; buffers (statistics that nothing changes) are exchanged at the start alone."""
+    known = inspect.signature(DistributedDataParallel.__init__).parameters
+    # The newer name since torch 2.11 or so, where the older one warns.
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=ids, **{name: False})
 
 
 class Model:
@@ -46,22 +75,28 @@ class Model:
     ) -> None:
         self.settings, self.record, self.ranks = settings, record, ranks
         self.device, self.dtype = device, dtype
+        self.share, self.passes = share_of_update(settings, ranks.world_size)
         self.network = network.to(device).to(memory_format=torch.channels_last).train()
         trunk = [*self.network.key_encoder.trunk.parameters()]
         for parameter in trunk:
             parameter.requires_grad_(settings.trunk_lr > 0)
-        self.unroll: nn.Module = ClipUnroll(self.network)
+        unroll: nn.Module = ClipUnroll(self.network)
+        if settings.compile:
+            unroll.compile()
+        self.unroll = unroll
         if ranks.world_size > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            self.unroll = DistributedDataParallel(
-                self.unroll, device_ids=ids, broadcast_buffers=False
-            )
+            self.unroll = _distribute(unroll, device)
         members = {id(parameter) for parameter in trunk}
         others = [p for p in self.network.parameters() if id(p) not in members]
         groups: list[dict[str, Any]] = [{"params": others}]
         if settings.trunk_lr > 0:
             groups.append({"params": trunk, "lr": settings.lr * settings.trunk_lr})
-        self.optimizer = torch.optim.Adam(groups, settings.lr, weight_decay=settings.weight_decay)
+        self.optimizer = torch.optim.Adam(
+            groups,
+            settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=device.type in ("cpu", "cuda"),  # MPS has it only in later releases of torch
+        )
         self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
             self.optimizer, settings.steps, settings.gamma
         )
@@ -69,21 +104,58 @@ class Model:
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.hard_examples = HardExampleSchedule(settings.start_warm, settings.end_warm)
         self.iteration = 0
+        self.must_stop = False  # some process was asked to stop: all know it after the same update
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return Path(self.settings.save_dir) / self.settings.id
 
     def step(
-        self, images: torch.Tensor, labels: torch.Tensor, num_objects: torch.Tensor
-    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """One update from a batch of clips.
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        num_objects: torch.Tensor,
+        stop_asked: bool = False,
+    ) -> tuple[Scalars, torch.Tensor]:
+        """One update from this process's clips, in as many passes as the settings ask for.
 
         Args:
             images: (B, T, 3, H, W) uint8 RGB; labels: (B, T, H, W) uint8; num_objects: (B,).
+            stop_asked: this process was asked to stop; see `must_stop`.
 
         Returns:
-            Scalars by name (this process's; still on the device), and the logits, detached.
+            Scalars by name (this process's; still on the device), and the logits of the last pass,
+            detached.
 
         Raises:
-            FloatingPointError: the loss is not finite; the weights are as before the step.
+            FloatingPointError: the loss of some process is not finite; the weights are as before
+                the step, and the batches of those processes are saved.
         """
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: Scalars = {}
+        parts = (torch.chunk(t, self.passes) for t in (images, labels, num_objects))
+        for number, part in enumerate(zip(*parts, strict=True), 1):
+            # Gradients are exchanged once, with the last pass.
+            with self._no_exchange() if number < self.passes else nullcontext():
+                scalars, logits = self._losses(*part)
+                self.scaler.scale(scalars["total_loss"] / self.passes).backward()
+            for name, value in scalars.items():
+                sums[name] = sums.get(name, 0) + value.detach() / self.passes
+        is_lost = not bool(torch.isfinite(sums["total_loss"]))
+        any_lost, self.must_stop = any_over_ranks([is_lost, stop_asked], self.device)
+        if any_lost:
+            raise FloatingPointError(self._explain_loss(is_lost, sums, images, labels, num_objects))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.scheduler.step()
+        self.iteration += 1
+        return sums, logits.detach()
+
+    def _losses(
+        self, images: torch.Tensor, labels: torch.Tensor, num_objects: torch.Tensor
+    ) -> tuple[Scalars, torch.Tensor]:
+        """Forward pass and losses of some clips; arguments as in `step`."""
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True).long()
         num_objects = num_objects.to(self.device)
@@ -94,7 +166,7 @@ class Model:
         with autocast(self.device, self.dtype):
             logits = self.unroll(self.network.normalise(images), first_masks, num_objects)
         share = self.hard_examples.share(self.iteration)
-        scalars: dict[str, torch.Tensor] = {}
+        scalars: Scalars = {}
         total = torch.zeros((), device=self.device)
         for t in range(1, images.shape[1]):
             loss = hard_example_cross_entropy(logits[:, t - 1], labels[:, t], num_objects, share)
@@ -102,90 +174,36 @@ class Model:
             total = total + loss
         last = images.shape[1] - 1
         scalars["iou"] = mean_iou(logits[:, -1].detach(), labels[:, last], num_objects)
-        scalars["total_loss"] = total.detach()
-        if not torch.isfinite(total):
-            raise FloatingPointError(
-                f"The loss is {total.item()} at iteration {self.iteration}: lower --lr, or train "
-                "with --no_amp."
+        scalars["total_loss"] = total
+        return scalars, logits
+
+    def _no_exchange(self) -> AbstractContextManager:
+        if isinstance(self.unroll, DistributedDataParallel):
+            return self.unroll.no_sync()
+        return nullcontext()
+
+    def _explain_loss(self, is_lost: bool, sums: Scalars, *batch: torch.Tensor) -> str:
+        """Save the batch of a loss that is not finite, and say so."""
+        if not is_lost:
+            return f"The loss of another process is not finite at iteration {self.iteration}."
+        path = self.folder / f"bad_batch_{self.iteration}_rank{self.ranks.rank}.pth"
+        names = ("images", "labels", "num_objects")
+        with atomic_path(path) as temporary:
+            torch.save(
+                {
+                    **dict(zip(names, batch, strict=True)),
+                    "scalars": {name: value.item() for name, value in sums.items()},
+                    "weights": self.network.state_dict(),
+                },
+                temporary,
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.scheduler.step()
-        self.iteration += 1
-        return scalars, logits.detach()
-
-    @property
-    def folder(self) -> Path:
-        """Where the run writes."""
-        return Path(self.settings.save_dir) / self.settings.id
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """What --load_model takes."""
-        return self.folder / f"{self.settings.id}_checkpoint.pth"
-
-    def save(self) -> None:
-        """Write the weights alone, and the checkpoint to resume from. One process calls it."""
-        name = f"{self.settings.id}_{self.iteration}.pth"
-        record = {**self.record, "iteration": self.iteration}
-        save_network(self.folder / name, self.network, record)
-        write_file(
-            self.checkpoint_path,
-            {
-                "format": f"{FORMAT}-training",
-                "spec": asdict(self.network.spec),
-                "record": record,
-                "iteration": self.iteration,
-                "weights": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "scaler": self.scaler.state_dict(),
-            },
+        return (
+            f"The loss is {sums['total_loss'].item()} at iteration {self.iteration}. The batch and "
+            f"the weights that gave it are in {path}. Go on from the last checkpoint with "
+            "--no_amp, or start anew with a lower --lr."
         )
 
-    def resume(self, path: Path | str) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            ValueError: it is no checkpoint of a run, or of one with other settings.
-        """
-        content = read_file(path)
-        if content.get("format") != f"{FORMAT}-training":
-            raise ValueError(
-                f"{path} is no checkpoint to resume from: give the file that ends in "
-                "_checkpoint.pth, or start a new run from these weights with --load_network."
-            )
-        if content["spec"] != asdict(self.network.spec):
-            raise ValueError(
-                f"{path} holds another network ({content['spec']}) than the one asked for "
-                f"({asdict(self.network.spec)}): give the same --method, --size and --stage."
-            )
-        then, now = content["record"]["settings"], asdict(self.settings)
-        changed = [
-            f"{name} was {content['record'].get(name)} and is {self.record[name]}"
-            for name in ("num_processes", "num_samples")
-            if content["record"].get(name) != self.record.get(name)
-        ]
-        differing = changed + [
-            f"--{name} was {then.get(name)!r} and is {now[name]!r}"
-            for name in now
-            if name not in _MAY_CHANGE and then.get(name) != now[name]
-        ]
-        if differing:
-            raise ValueError(
-                f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with "
-                "the same, or start a new run from its weights with --load_network."
-            )
-        self.network.load_state_dict(content["weights"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scheduler.load_state_dict(content["scheduler"])
-        if content["scaler"]:  # empty where the run did not scale, on a CPU
-            self.scaler.load_state_dict(content["scaler"])
-        self.iteration = content["iteration"]
-
-    def average(self, scalars: dict[str, torch.Tensor]) -> dict[str, float]:
+    def average(self, scalars: Scalars) -> dict[str, float]:
         """Scalars averaged over the processes; all of them must call it."""
         values = mean_over_ranks(torch.stack([v.float() for v in scalars.values()]))
         return dict(zip(scalars, values.tolist(), strict=True))

@@ -43,11 +43,13 @@ def free_ports(count: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def launch(launcher: str, port: int, synthetic: Path, saves: Path) -> subprocess.Popen[str]:
+def launch(
+    launcher: str, port: int, synthetic: Path, saves: Path, processes: int = 2, *flags: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
-            sys.executable, "-m", launcher, "--nproc_per_node=2",
-            f"--master_port={port}", "train.py", *arguments(synthetic, saves, "run", 2),
+            sys.executable, "-m", launcher, f"--nproc_per_node={processes}",
+            f"--master_port={port}", "train.py", *arguments(synthetic, saves, "run", 2), *flags,
         ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -89,7 +91,42 @@ def test_two_processes_equal_one(synthetic: Path, tmp_path: Path) -> None:
 
         # One process writes for both.
         files = sorted(path.name.split(".")[0] for path in folder.iterdir())
-        assert files == ["events", "log", f"run_{ITERATIONS}", "run_checkpoint"]
+        weights_and_checkpoint = [f"run_{ITERATIONS}", f"run_{ITERATIONS}_checkpoint"]
+        assert [name for name in files if name not in ("environment", "changes_0")] == [
+            "events", "log", "log", *weights_and_checkpoint, "run_checkpoint",
+        ]  # fmt: skip
         log = (folder / "log.txt").read_text()
-        assert "2 processes x batch 2 = 4 clips an iteration" in log
+        assert "2 processes x 1 passes x batch 2 = 4 clips an iteration" in log
         assert log.count(f" it {ITERATIONS} ") == 1
+
+
+def test_a_global_batch_is_the_same_on_any_number_of_processes(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    """1 process in two passes of 2, 2 processes with 2 clips each, 4 with one."""
+    flags = ("--global_batch", "4")
+    started = {
+        count: launch(
+            "torch.distributed.run", port, synthetic, tmp_path / str(count), count, *flags
+        )
+        for count, port in zip((2, 4), free_ports(2), strict=True)
+    }
+    try:
+        assert train.main([*arguments(synthetic, tmp_path / "1", "run", 2), *flags]) == 0
+        for count, process in started.items():
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, f"{count}: {errors[-3000:]}"
+    finally:
+        for process in started.values():
+            process.terminate()
+            process.wait(30)
+    found = {count: curves(tmp_path / str(count) / "run") for count in (1, 2, 4)}
+    for count, split in ((1, "1 processes x 2 passes x batch 2"), (4, "4 processes x 1 passes x")):
+        log = (tmp_path / str(count) / "run" / "log.txt").read_text()
+        assert split in log
+        assert "= 4 clips an iteration" in log
+    for name in ("total_loss", "loss_1", "loss_2"):
+        one = found[1][f"train/{name}"]
+        assert len(one) == ITERATIONS
+        assert found[2][f"train/{name}"] == pytest.approx(one, abs=1e-5)
+        assert found[4][f"train/{name}"] == pytest.approx(one, abs=1e-5)

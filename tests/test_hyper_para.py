@@ -12,14 +12,19 @@ from util import hyper_para
 from util.hyper_para import (
     EVAL_PRESETS,
     EVAL_SCRIPTS,
+    STAGE_PRESETS,
     EvalSettings,
     TrainSettings,
-    parse_eval,
-    parse_train,
 )
+from util.parse_settings import parse_eval, parse_train
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train": "train.py", **EVAL_SCRIPTS}
+
+
+def parse_one(argv: list[str]) -> TrainSettings:
+    (settings,) = parse_train(argv)
+    return settings
 
 
 def refusal(capsys: pytest.CaptureFixture[str], parse: Callable[[], object]) -> str:
@@ -34,7 +39,7 @@ def refusal(capsys: pytest.CaptureFixture[str], parse: Callable[[], object]) -> 
 
 
 def train_refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    return refusal(capsys, lambda: parse_train([*argv]))
+    return refusal(capsys, lambda: parse_one([*argv]))
 
 
 def eval_refusal(capsys: pytest.CaptureFixture[str], script: str, *argv: str) -> str:
@@ -47,11 +52,11 @@ def eval_refusal(capsys: pytest.CaptureFixture[str], script: str, *argv: str) ->
 def test_a_value_comes_from_the_last_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Default < method < stage < command line, each of them seen to win over those before."""
     default = TrainSettings()
-    for name in ("METHOD_PRESETS", "STAGE_PRESETS"):
-        monkeypatch.setattr(hyper_para, name, {**getattr(hyper_para, name)})
-    hyper_para.METHOD_PRESETS["stcn"] = {"gamma": 0.2, "lr": 0.2, "weight_decay": 0.2}
-    hyper_para.STAGE_PRESETS["stcn", 0] = {"lr": 0.3, "weight_decay": 0.3, "steps": [3, 4]}
-    settings = parse_train(["--id", "a", "--weight_decay", "0.4", "--seed", "4"])
+    method = {"gamma": 0.2, "lr": 0.2, "weight_decay": 0.2}
+    monkeypatch.setitem(hyper_para.METHOD_PRESETS, "stcn", method)
+    stage = {"lr": 0.3, "weight_decay": 0.3, "steps": [3, 4]}
+    monkeypatch.setitem(hyper_para.STAGE_PRESETS, ("stcn", "0"), stage)
+    settings = parse_one(["--id", "a", "--weight_decay", "0.4", "--seed", "4"])
     assert settings.batch_size == default.batch_size
     assert settings.gamma == 0.2
     assert settings.lr == 0.3
@@ -62,23 +67,23 @@ def test_a_value_comes_from_the_last_that_names_it(monkeypatch: pytest.MonkeyPat
 
 def test_a_command_line_can_go_back_to_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag wins even where it says what the default says."""
-    monkeypatch.setitem(hyper_para.STAGE_PRESETS, ("stcn", 0), {"lr": 0.3})
+    monkeypatch.setitem(hyper_para.STAGE_PRESETS, ("stcn", "0"), {"lr": 0.3})
     default = TrainSettings().lr
-    assert parse_train(["--id", "a", "--lr", str(default)]).lr == default
+    assert parse_one(["--id", "a", "--lr", str(default)]).lr == default
 
 
 def test_published_stage_0() -> None:
-    settings = parse_train(["--id", "a"])
-    assert (settings.stage, settings.lr, settings.batch_size) == (0, 1e-5, 8)
+    settings = parse_one(["--id", "a"])
+    assert (settings.stage, settings.lr, settings.batch_size) == ("0", 1e-5, 8)
     assert (settings.iterations, settings.steps, settings.gamma) == (300_000, [150_000], 0.1)
     assert (settings.start_warm, settings.end_warm) == (20_000, 70_000)
     assert (settings.weight_decay, settings.crop_size) == (1e-7, 384)
 
 
 def test_settings_share_no_lists() -> None:
-    parse_train(["--id", "a"]).steps.append(1)
+    parse_one(["--id", "a"]).steps.append(1)
     TrainSettings().steps.append(1)
-    assert parse_train(["--id", "a"]).steps == [150_000]
+    assert parse_one(["--id", "a"]).steps == [150_000]
     assert TrainSettings().steps == [150_000]
 
 
@@ -105,12 +110,12 @@ def test_each_eval_script_has_its_presets() -> None:
 
 
 def test_training_flags() -> None:
-    settings = parse_train(
+    settings = parse_one(
         "--id x --stage 0 --load_network n.pth -b 3 -i 9 --steps 4 5 --lr 0.5 --gamma 0.25 "
         "--start_warm 1 --end_warm 2 --num_workers 0 --no_amp --benchmark --debug "
         "--static_root s".split()
     )
-    assert (settings.id, settings.stage, settings.load_network) == ("x", 0, "n.pth")
+    assert (settings.id, settings.stage, settings.load_network) == ("x", "0", "n.pth")
     assert (settings.batch_size, settings.iterations, settings.steps) == (3, 9, [4, 5])
     assert (settings.lr, settings.gamma) == (0.5, 0.25)
     assert (settings.start_warm, settings.end_warm) == (1, 2)
@@ -118,7 +123,7 @@ def test_training_flags() -> None:
     assert settings.no_amp
     assert settings.benchmark
     assert settings.debug
-    long = parse_train("--id x --batch_size 3 --iterations 9 --load_model m.pth --steps".split())
+    long = parse_one("--id x --batch_size 3 --iterations 9 --load_model m.pth --steps".split())
     assert (long.batch_size, long.iterations, long.load_model) == (3, 9, "m.pth")
     assert long.steps == []
     assert not long.no_amp
@@ -141,15 +146,15 @@ def test_evaluation_flags() -> None:
 
 @pytest.mark.parametrize("flag", ["--local_rank=0", "--local-rank=0", "--local_rank 1"])
 def test_the_launchers_rank_is_taken(flag: str) -> None:
-    settings = parse_train([*flag.split(), "--id", "a"])
-    assert settings == parse_train(["--id", "a"])
+    settings = parse_one([*flag.split(), "--id", "a"])
+    assert settings == parse_one(["--id", "a"])
 
 
 def test_debug_makes_the_run_talk() -> None:
-    quiet, debug = parse_train(["--id", "a"]), parse_train(["--id", "a", "--debug"])
+    quiet, debug = parse_one(["--id", "a"]), parse_one(["--id", "a", "--debug"])
     for name in ("report_interval", "image_interval", "save_interval"):
         assert getattr(debug, name) < getattr(quiet, name)
-        asked = parse_train(["--id", "a", "--debug", f"--{name}", "77"])
+        asked = parse_one(["--id", "a", "--debug", f"--{name}", "77"])
         assert getattr(asked, name) == 77
 
 
@@ -215,10 +220,46 @@ def test_what_is_no_flag_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert "'out' belongs to no flag" in eval_refusal(capsys, "davis", "out")
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3, 4, -1])
-def test_stages_that_cannot_be_trained_yet(capsys: pytest.CaptureFixture[str], stage: int) -> None:
-    said = train_refusal(capsys, "--id", "a", "--stage", str(stage))
-    assert f"--stage {stage} of stcn cannot be trained here (yet): there is 0." in said
+@pytest.mark.parametrize("stage", ["4", "30", "00", "x"])
+def test_stages_that_are_none(capsys: pytest.CaptureFixture[str], stage: str) -> None:
+    said = train_refusal(capsys, "--id", "a", "--stage", stage)
+    assert f"--stage {stage} of stcn cannot be trained: there is 0, 1, 2, 3, and any" in said
+
+
+def test_published_stages() -> None:
+    for stage, batch, iterations, steps, last in [
+        ("0", 8, 300_000, [150_000], 0.9), ("1", 4, 500_000, [400_000], 0.8),
+        ("2", 4, 300_000, [250_000], 0.9), ("3", 4, 150_000, [125_000], 0.9),
+    ]:  # fmt: skip
+        settings = parse_one(["--id", "a", "--stage", stage])
+        assert (settings.batch_size, settings.iterations) == (batch, iterations)
+        assert (settings.steps, settings.lr) == (steps, 1e-5)
+        assert settings.jumps == [5, 10, 15, 20, 25, 5]
+        assert settings.jump_fractions == [0.1, 0.2, 0.3, 0.4, last]
+
+
+def test_a_recipe_is_a_chain_of_runs() -> None:
+    recipe = parse_train("--id r --stage 012 --save_dir s --trunk_weights t.pth -b 2".split())
+    assert [settings.id for settings in recipe] == ["r_s0", "r_s01", "r_s012"]
+    assert [settings.stage for settings in recipe] == ["0", "1", "2"]
+    assert [settings.load_network for settings in recipe] == [
+        "", "s/r_s0/r_s0_300000.pth", "s/r_s01/r_s01_500000.pth",
+    ]  # fmt: skip
+    assert [settings.trunk_weights for settings in recipe] == ["t.pth", "imagenet", "imagenet"]
+    assert [settings.batch_size for settings in recipe] == [2, 2, 2]
+    first, last = parse_train("--id r --stage 03 --load_network n.pth -i 7".split())
+    assert (first.load_network, last.load_network) == ("n.pth", "saves/r_s0/r_s0_7.pth")
+
+
+def test_flags_of_other_stages_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    said = train_refusal(capsys, "--id", "a", "--stage", "0", "--yv_root", "y")
+    assert "--yv_root does nothing in stage 0, but in 2, 3." in said
+    parse_train("--id a --stage 03 --yv_root y --static_root s".split())
+
+
+def test_flags_of_methods_to_come_name_them(capsys: pytest.CaptureFixture[str]) -> None:
+    said = train_refusal(capsys, "--id", "s0", "--stage", "0", "--perturb_max", "1")
+    assert "--perturb_max does nothing in train.py; it belongs to RDE, which cannot be" in said
 
 
 @pytest.mark.parametrize(
@@ -232,6 +273,13 @@ def test_stages_that_cannot_be_trained_yet(capsys: pytest.CaptureFixture[str], s
         ("--id a --report_interval 0", "--report_interval must be at least 1"),
         ("--id a --crop_size 40", "--crop_size 40 is no multiple of 16"),
         ("--id a --crop_size 0", "--crop_size 0 is no multiple of 16"),
+        ("--id a --num_frames 2", "--num_frames must be at least 3"),
+        ("--id a --global_batch -1", "--global_batch must be 0"),
+        ("--id a --keep_last 0", "--keep_last must be at least 1"),
+        ("--id a --stage 3 --jumps 1 2", "There are 2 --jumps and 5 --jump_fractions"),
+        ("--id a --stage 3 --jumps 1 0 --jump_fractions 0.5", "--jumps must be at least 1"),
+        ("--id a --stage 3 --jumps 1 2 --jump_fractions 2", "--jump_fractions must rise, from 0"),
+        ("--id a --stage 03 --load_model c.pth", "--load_model resumes one stage: with several"),
         ("--id a --num_workers -1", "--num_workers must be 0 or more"),
         ("--id a --seed -1", "--seed must be 0 or more"),
         ("--id a --lr 0", "--lr must be above 0"),
@@ -272,8 +320,8 @@ def test_evaluation_contradictions(
 
 
 def test_what_agrees_is_not_refused() -> None:
-    assert parse_train("--id a --no_amp --precision float32".split()).no_amp
-    assert parse_train("--id a --start_warm 8 --end_warm 8".split()).end_warm == 8
+    assert parse_one("--id a --no_amp --precision float32".split()).no_amp
+    assert parse_one("--id a --start_warm 8 --end_warm 8".split()).end_warm == 8
     assert parse_eval("davis", "--output o --top 0 --amp --precision bfloat16".split()).top == 0
 
 
@@ -289,8 +337,8 @@ def test_help_names_every_field(capsys: pytest.CaptureFixture[str], module: str)
     script = module.removeprefix("eval_")
     owner = TrainSettings if module == "train" else EvalSettings
     for field in dataclasses.fields(owner):
-        scripts = field.metadata["scripts"]
-        has_it = not scripts or script in scripts
+        scripts = field.metadata["only"]
+        has_it = module == "train" or not scripts or script in scripts
         assert (f" --{field.name} " in text) == has_it
         if has_it:
             assert field.metadata["help"] in text
@@ -305,11 +353,16 @@ def test_help_tells_what_the_script_will_do(capsys: pytest.CaptureFixture[str]) 
     assert "(default: valid)" in text
 
 
+PARSERS = ("hyper_para.py", "parse_settings.py")
+# Where `settings` are a run's; elsewhere they are an eval script's.
+TRAINING = {"train.py", "model.py", "start.py", "training_state.py", "curriculum.py"}
+
+
 def uses_of_settings() -> dict[str, set[str]]:
     """Attributes read of something called `settings`, by the file that reads them."""
     files = [*ROOT.glob("*.py")]
     for room in ("datasets", "model", "util"):
-        files += [path for path in (ROOT / room).glob("*.py") if path.name != "hyper_para.py"]
+        files += [path for path in (ROOT / room).glob("*.py") if path.name not in PARSERS]
     found: dict[str, set[str]] = {}
     for path in files:
         names = found.setdefault(path.name, set())
@@ -327,7 +380,7 @@ def uses_of_settings() -> dict[str, set[str]]:
 def test_no_knob_is_dead(owner: type) -> None:
     used: set[str] = set()
     for path, names in uses_of_settings().items():
-        is_training = path in ("train.py", "model.py")
+        is_training = path in TRAINING
         used |= names if is_training == (owner is TrainSettings) else set()
     fields = {field.name for field in dataclasses.fields(owner)}
     # What --debug does is done by the parser: test_debug_makes_the_run_talk.
@@ -337,9 +390,9 @@ def test_no_knob_is_dead(owner: type) -> None:
 
 def test_every_script_of_a_field_is_one() -> None:
     for field in dataclasses.fields(EvalSettings):
-        assert set(field.metadata["scripts"]) <= EVAL_SCRIPTS.keys()
+        assert set(field.metadata["only"]) <= EVAL_SCRIPTS.keys()
         assert len(field.metadata["help"]) > 10
     assert all((ROOT / name).is_file() for name in SCRIPTS.values())
     for field in dataclasses.fields(TrainSettings):
-        assert field.metadata["scripts"] == ()
+        assert set(field.metadata["only"]) <= {stage for _, stage in STAGE_PRESETS}
         assert len(field.metadata["help"]) > 10

@@ -72,8 +72,11 @@ def test_the_top_level_is_as_designed() -> None:
 
 
 def test_settings_need_the_standard_library_alone() -> None:
-    modules = {m.split(".")[0] for m in imports_of(ROOT / "util" / "hyper_para.py")}
-    assert modules <= set(sys.stdlib_module_names)
+    for name in ("hyper_para", "command_line", "parse_settings"):
+        modules = {m for m in imports_of(ROOT / "util" / f"{name}.py") if not is_ours(m)}
+        assert {m.split(".")[0] for m in modules} <= set(sys.stdlib_module_names)
+        ours = {m for m in imports_of(ROOT / "util" / f"{name}.py") if is_ours(m)}
+        assert all(is_within(m, {"util.hyper_para", "util.command_line"}) for m in ours)
 
 
 def test_nothing_imports_scripts_but_tests() -> None:

@@ -21,17 +21,21 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import default_collate
 
 import train
+from datasets.clips import ClipSample
 from datasets.sampler import ClipBatches
-from datasets.static import ClipSample, StaticClips
+from datasets.static import StaticClips
 from model.checkpoint import convert_published, read_weights, save_network
 from model.model import Model
+from model.start import start_network
+from model.training_state import resume
 from util.devices import Ranks
-from util.hyper_para import parse_train
+from util.hyper_para import TrainSettings
+from util.parse_settings import parse_train
 from util.provenance import describe_commit
 from util.reference import fill_weights
 
 REFERENCE = Path(__file__).parent / "reference" / "stcn_state_dict.json"
-SCALARS = {"loss_1", "loss_2", "iou", "total_loss", "lr", "seconds"}
+SCALARS = {"loss_1", "loss_2", "iou", "total_loss", "lr", "time_data", "time_compute"}
 TINY = (
     "--size tiny --crop_size 32 -b 2 --num_workers 0 --device cpu --no_amp --report_interval 1 "
     "--lr 1e-3"
@@ -54,6 +58,11 @@ def start(synthetic: Path, tmp_path: Path) -> Train:
         return train.main([*argv, *map(str, flags)])
 
     return run
+
+
+def parse_one(argv: list[str]) -> TrainSettings:
+    (settings,) = parse_train(argv)
+    return settings
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -92,8 +101,9 @@ def test_a_run_learns_and_leaves_its_files(start: Train, tmp_path: Path) -> None
     folder = tmp_path / "saves" / "one"
     (events,) = folder.glob("events.out.tfevents.*")
     names = {path.name for path in folder.iterdir()}
-    weights = {"one_30.pth", "one_40.pth", "one_checkpoint.pth"}
-    assert names == weights | {"log.txt", events.name}
+    weights = {f"one_{i}{kind}.pth" for i in (30, 40) for kind in ("", "_checkpoint")}
+    logs = {"log.txt", "log.jsonl", "environment.json", events.name}
+    assert names - {"changes_0.diff"} == weights | {"one_checkpoint.pth"} | logs
 
     found = curves(folder)
     assert found.keys() == SCALARS
@@ -114,7 +124,9 @@ def test_a_run_learns_and_leaves_its_files(start: Train, tmp_path: Path) -> None
 
     log = (folder / "log.txt").read_text()
     assert len(re.findall(r"^[\d:]+ it \d+  .*total_loss [\d.e-]+", log, re.MULTILINE)) == 40
-    assert "1 processes x batch 3 = 3 clips an iteration, 40 iterations, 4.0 epochs" in log
+    assert (
+        "1 processes x 1 passes x batch 3 = 3 clips an iteration, 40 iterations, 4.0 epochs" in log
+    )
     assert "'HRSOD_small': 2" in log
 
 
@@ -169,12 +181,12 @@ def test_the_seed_decides(start: Train, tmp_path: Path) -> None:
 
 def test_the_trunk_learns_at_its_own_rate(start: Train, tmp_path: Path) -> None:
     """Adam's first step is as long as the learning rate, wherever there is a gradient."""
-    settings = parse_train(["--id", "x", *TINY, "--trunk_weights", "none"])
+    settings = parse_one(["--id", "x", *TINY, "--trunk_weights", "none"])
     for factor in (0, 0.1, 1):
         name = f"factor{factor}"
         assert start(name, "-i", 1, "--trunk_lr", factor) == 0
         torch.manual_seed(settings.seed)
-        before = train.start_network(settings).state_dict()
+        before = start_network(settings).state_dict()
         after = load(tmp_path / "saves" / name / f"{name}_1.pth")["weights"]
         moved = {
             part: max(
@@ -241,7 +253,12 @@ def trained(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("flags", "sentence"),
     [
         ("--lr 0.5", "--lr was 0.001 and is 0.5"),
-        ("-b 3 --seed 4", "--batch_size was 2 and is 3; --seed was 14159265 and is 4"),
+        ("--seed 4", "--seed was 14159265 and is 4"),
+        ("-b 3", "clips_per_update was 2 and is 3"),
+        (
+            "--global_batch 4 --seed 4",
+            "clips_per_update was 2 and is 4; --seed was 14159265 and is 4",
+        ),
         ("--crop_size 48", "--crop_size was 32 and is 48"),
         ("--steps 1", "--steps was [150000] and is [1]"),
     ],
@@ -308,25 +325,22 @@ def test_a_run_is_not_overwritten(
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_another_number_of_processes_is_refused(synthetic: Path, trained: Path) -> None:
-    """It would deal out other batches."""
-    path = trained / "done_checkpoint.pth"
-    record = {**load(path)["record"], "num_processes": 2}
-    settings = parse_train(["--id", "done", *TINY, "-i", "4", "--trunk_weights", "none"])
-    network, cpu = train.start_network(settings), torch.device("cpu")
-    model = Model(network, settings, record, cpu, torch.float32, Ranks())
-    with pytest.raises(ValueError, match="other settings: num_processes was 1 and is 2"):
-        model.resume(path)
+def test_a_run_may_go_on_in_other_passes(start: Train, trained: Path, tmp_path: Path) -> None:
+    """The same clips an update, in two passes of one instead of one of two."""
+    shutil.copytree(trained, tmp_path / "saves" / "done")
+    flags = ("-b", 1, "--global_batch", 2, "--load_model", "auto")
+    assert start("done", "-i", 4, *flags) == 0
+    assert load(tmp_path / "saves" / "done" / "done_checkpoint.pth")["iteration"] == 4
 
 
 def test_a_run_may_go_on_where_gradients_are_scaled(synthetic: Path, trained: Path) -> None:
     """From a CPU, which trains in bfloat16 or float32, to a GPU, which trains in float16."""
     flags = ["--id", "done", "--static_root", str(synthetic), "--save_dir", str(trained.parent)]
-    settings = parse_train([*flags, *TINY, "-i", "4", "--trunk_weights", "none"])
-    network, cpu = train.start_network(settings), torch.device("cpu")
+    settings = parse_one([*flags, *TINY, "-i", "4", "--trunk_weights", "none"])
+    network, cpu = start_network(settings), torch.device("cpu")
     record = load(trained / "done_checkpoint.pth")["record"]
     model = Model(network, settings, record, cpu, torch.float16, Ranks())
-    model.resume(trained / "done_checkpoint.pth")
+    resume(model, trained / "done_checkpoint.pth")
     assert model.iteration == 2
     assert model.scaler.get_scale() > 1
     assert_same(model.network.state_dict(), load(trained / "done_2.pth")["weights"])
@@ -336,8 +350,8 @@ def test_a_run_may_go_on_where_gradients_are_scaled(synthetic: Path, trained: Pa
 
 
 def started(*flags: object) -> dict[str, torch.Tensor]:
-    settings = parse_train(["--id", "x", "--size", "tiny", *map(str, flags)])
-    return train.start_network(settings).state_dict()
+    settings = parse_one(["--id", "x", "--size", "tiny", *map(str, flags)])
+    return start_network(settings).state_dict()
 
 
 def test_a_run_starts_from_its_own_weights(start: Train, trained: Path, tmp_path: Path) -> None:
@@ -394,7 +408,7 @@ def test_trunk_weights(tmp_path: Path) -> None:
 
     Also over --load_network's.
     """
-    network = train.start_network(parse_train("--id x --size tiny --trunk_weights none".split()))
+    network = start_network(parse_one("--id x --size tiny --trunk_weights none".split()))
     theirs = {k: v.half() for k, v in network.key_encoder.trunk.state_dict().items()}
     path = tmp_path / "trunk.pth"
     torch.save({**theirs, "layer4.0.conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, path)
@@ -446,12 +460,20 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert start("wild", "-i", 9, "--lr", 1e30, "--save_interval", 1) == 2
     said = capsys.readouterr().err
     assert re.search(
-        r"train.py: error: The loss is (nan|inf) at iteration 1: lower --lr, or train with --no_am",
+        r"train.py: error: The loss is (nan|inf) at iteration 1. The batch and the weights that "
+        r"gave it are in .*bad_batch_1_rank0.pth. Go on from .* with --no_amp, or start anew with",
         said,
     )
     assert "Traceback" not in said
     folder = tmp_path / "saves" / "wild"
-    assert {path.name for path in folder.glob("*.pth")} == {"wild_1.pth", "wild_checkpoint.pth"}
+    assert {path.name for path in folder.glob("*.pth")} == {
+        "wild_1.pth", "wild_1_checkpoint.pth", "wild_checkpoint.pth", "bad_batch_1_rank0.pth",
+    }  # fmt: skip
+    bad = load(folder / "bad_batch_1_rank0.pth")
+    assert bad["images"].shape == (2, 3, 3, 32, 32)
+    assert bad["labels"].shape == (2, 3, 32, 32)
+    assert not math.isfinite(bad["scalars"]["total_loss"])
+    assert_same(bad["weights"], load(folder / "wild_1.pth")["weights"])
     assert load(folder / "wild_checkpoint.pth")["iteration"] == 1
     assert [step for step, _ in curves(folder)["total_loss"]] == [1]
 
@@ -517,3 +539,54 @@ def test_a_folder_that_cannot_be_written(
     (tmp_path / "saves").write_text("a file in the folder's place")
     assert start("x", "-i", 1) == 2
     assert str(tmp_path / "saves") in capsys.readouterr().err
+
+
+def test_the_environment_is_recorded(start: Train, tmp_path: Path) -> None:
+    assert start("told", "-i", 1) == 0
+    assert start("told", "-i", 2, "--load_model", "auto") == 0
+    first, second = json.loads((tmp_path / "saves" / "told" / "environment.json").read_text())
+    assert (first["iteration"], second["iteration"]) == (0, 1)
+    assert first["settings"]["id"] == "told"
+    assert first["dataset_sizes"]["FSS"] == 4
+    assert (first["num_samples"], first["clips_per_update"]) == (30, 2)
+    assert first["packages"]["numpy"] == np.__version__
+    assert first["cores"] >= 1
+    lines = (tmp_path / "saves" / "told" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2]
+    assert json.loads(lines[0]).keys() == SCALARS | {"iteration"}
+
+
+def test_passes_give_the_loss_of_the_whole_batch(start: Train, tmp_path: Path) -> None:
+    saves = tmp_path / "saves"
+    assert start("whole", "-i", 3, "-b", 4) == 0
+    assert start("parts", "-i", 3, "-b", 2, "--global_batch", 4) == 0
+    whole, parts = (curves(saves / name) for name in ("whole", "parts"))
+    for (_, a), (_, b) in zip(whole["total_loss"], parts["total_loss"], strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--global_batch 3 -b 2", "The 3 clips of each process cannot be dealt out evenly to 2"),
+        ("--global_batch 5 -b 4", "choose a divisor of 5"),
+    ],
+)
+def test_batches_that_do_not_divide(
+    start: Train, capsys: pytest.CaptureFixture[str], flags: str, sentence: str
+) -> None:
+    assert start("x", "-i", 1, *flags.split()) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_compiled_network_gives_the_same_loss(start: Train, tmp_path: Path) -> None:
+    assert start("eager", "-i", 2, "-b", 1) == 0
+    assert start("compiled", "-i", 2, "-b", 1, "--compile") == 0
+    saves = tmp_path / "saves"
+    eager, compiled = (curves(saves / name)["total_loss"] for name in ("eager", "compiled"))
+    for (_, a), (_, b) in zip(eager, compiled, strict=True):
+        assert a == pytest.approx(b, abs=1e-4)
+    names = [
+        load(saves / name / f"{name}_2.pth")["weights"].keys() for name in ("eager", "compiled")
+    ]
+    assert names[0] == names[1]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PRECISIONS = ("auto", *_DTYPES)
@@ -100,14 +103,51 @@ def join_ranks(device_name: str = "auto") -> Ranks:
     device = pick_device(device_name, ranks.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # torchrun keeps its store when it restarts processes, with the addresses of those that died:
+    # without a prefix of their own, the new ones may try to connect to them.
+    store, rank, world_size = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"start_{num_restarts()}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     return ranks
+
+
+def num_restarts() -> int:
+    """How often torchrun --max-restarts has started this process again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def leave_ranks() -> None:
     """Undo `join_ranks`."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def any_over_ranks(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """For each flag, whether it is set in any process; all processes get the same answer."""
+    if not dist.is_initialized():
+        return [*flags]
+    values = torch.tensor(flags, dtype=torch.float32, device=device)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return [value > 0 for value in values.tolist()]
+
+
+def gather_over_ranks(value: torch.Tensor) -> list[torch.Tensor]:
+    """A CPU tensor of each process, in the order of the ranks, in every process."""
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_main(value: Any) -> Any:
+    """What the main process has of something; all processes must call it."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:

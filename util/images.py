@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import struct
 import zlib
@@ -21,8 +22,11 @@ ORIENTED_FORMATS = ("JPEG", "MPO", "WEBP")
 ORIENTATION_TAG = 0x0112
 
 
-def load_image(path: Path, kind: str = "image") -> Image.Image:
+def load_image(path: Path, kind: str = "image", scale: float = 1) -> Image.Image:
     """Decode a whole image file; `kind` is what an error calls it, such as "mask".
+
+    A `scale` under 1 lets a JPEG be decoded at a half, a quarter or an eighth of its size, whatever
+    is nearest to the scale from above: a fraction of the time.
 
     Decoding is PIL's: OpenCV takes a third of the time (0.9 against 2.6 ms for a 480p JPEG) and
     gives the same pixels, but fills the lost part of a truncated JPEG with grey without a word.
@@ -37,12 +41,15 @@ def load_image(path: Path, kind: str = "image") -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             image.verify()
         image = Image.open(io.BytesIO(data))
+        if scale < 1:
+            # PIL never goes below what it is asked for. Other formats ignore it.
+            image.draft(None, tuple(max(1, math.ceil(side * scale)) for side in image.size))
         image.load()
         return image
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image file as (H, W, 3) uint8 RGB.
+def read_image(path: Path, scale: float = 1) -> np.ndarray:
+    """Read an image file as (H, W, 3) uint8 RGB; smaller where `scale` allows: see `load_image`.
 
     The EXIF orientation is applied, as every viewer does: masks are drawn on what is displayed.
     (Frames of the benchmarks carry none.) Grey and palette images become RGB, transparency is
@@ -51,7 +58,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: as `load_image`.
     """
-    image = load_image(path, "frame")
+    image = load_image(path, "frame", scale)
     if image.format in ORIENTED_FORMATS:
         with _naming_damage(path, "frame"):
             image = ImageOps.exif_transpose(image)

@@ -1,0 +1,185 @@
+"""Saving and resuming a run: the weights alone, and all it takes to go on as if nothing happened.
+
+A run's folder holds <id>_<iteration>.pth (weights), <id>_<iteration>_checkpoint.pth (the last few,
+and milestones), and <id>_checkpoint.pth, which is the newest of the latter under a lasting name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.checkpoint import FORMAT, read_file, save_network, write_file
+from model.model import Model
+from util.devices import gather_over_ranks
+from util.hyper_para import TrainSettings
+
+# What may differ between a run and its continuation; all else must be as it was.
+_MAY_CHANGE = {
+    "load_network", "load_model", "save_dir", "static_root", "bl_root", "davis_root", "yv_root",
+    "device", "num_workers", "benchmark", "report_interval", "image_interval", "save_interval",
+    "keep_last", "milestones", "debug", "iterations", "id", "trunk_weights", "compile",
+    # What counts is clips_per_update, which the record holds.
+    "batch_size", "global_batch",
+}  # fmt: skip
+
+
+def checkpoint_path(settings: TrainSettings) -> Path:
+    """The newest checkpoint of a run, under its lasting name."""
+    return Path(settings.save_dir) / settings.id / f"{settings.id}_checkpoint.pth"
+
+
+def save(model: Model) -> None:
+    """Write weights and checkpoint, and drop checkpoints that are too old.
+
+    All processes must call it, since each has random state; the main one writes.
+    """
+    random_states = [state.clone() for state in gather_over_ranks(_random_state(model))]
+    if not model.ranks.is_main:
+        return
+    record = {**model.record, "iteration": model.iteration}
+    stem = f"{model.settings.id}_{model.iteration}"
+    save_network(model.folder / f"{stem}.pth", model.network, record)
+    path = model.folder / f"{stem}_checkpoint.pth"
+    write_file(
+        path,
+        {
+            "format": f"{FORMAT}-training",
+            "spec": asdict(model.network.spec),
+            "record": record,
+            "iteration": model.iteration,
+            "weights": model.network.state_dict(),
+            "optimizer": model.optimizer.state_dict(),
+            "scheduler": model.scheduler.state_dict(),
+            "scaler": model.scaler.state_dict(),
+            "random_states": random_states,
+        },
+    )
+    _link(path, checkpoint_path(model.settings))
+    kept = {model.iteration, *model.settings.milestones}
+    numbered = _numbered(model.settings)
+    for iteration in sorted(numbered)[: -model.settings.keep_last]:
+        if iteration not in kept:
+            numbered[iteration].unlink()
+
+
+def _link(path: Path, name: Path) -> None:
+    """Give a file a second name, whole or not at all; a copy where links are not to be had."""
+    temporary = name.with_name(f".{name.stem}.{secrets.token_hex(6)}{name.suffix}")
+    try:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+        temporary.replace(name)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _numbered(settings: TrainSettings) -> dict[int, Path]:
+    """iteration -> checkpoint."""
+    name = re.compile(re.escape(settings.id) + r"_(\d+)_checkpoint\.pth")
+    folder = Path(settings.save_dir) / settings.id
+    found = {path: name.fullmatch(path.name) for path in folder.glob("*_checkpoint.pth")}
+    return {int(match[1]): path for path, match in found.items() if match}
+
+
+def _random_state(model: Model) -> torch.Tensor:
+    """The state that dropout draws from on the model's device."""
+    if model.device.type == "cuda":
+        return torch.cuda.get_rng_state(model.device)
+    if model.device.type == "mps":
+        return torch.mps.get_rng_state()
+    return torch.get_rng_state()
+
+
+def _set_random_state(model: Model, states: list[torch.Tensor]) -> None:
+    if model.ranks.rank >= len(states):
+        return  # more processes than before: this one keeps its fresh state
+    state = states[model.ranks.rank]
+    with contextlib.suppress(RuntimeError):  # a state of another kind of device
+        if model.device.type == "cuda":
+            torch.cuda.set_rng_state(state, model.device)
+        elif model.device.type == "mps":
+            torch.mps.set_rng_state(state)
+        else:
+            torch.set_rng_state(state)
+
+
+def find_newest(settings: TrainSettings) -> tuple[Path, list[str]] | None:
+    """The newest checkpoint of a run that can be read, and what was wrong with newer ones."""
+    numbered = _numbered(settings)
+    paths = [numbered[iteration] for iteration in sorted(numbered, reverse=True)]
+    if checkpoint_path(settings).exists():
+        paths.append(checkpoint_path(settings))
+    problems = []
+    for path in paths:
+        try:
+            _check(read_file(path), path)
+        except (ValueError, OSError) as error:
+            problems.append(f"{path} is passed over: {error}")
+        else:
+            return path, problems
+    if problems:
+        raise ValueError("No checkpoint of the run can be read. " + " ".join(problems))
+    return None
+
+
+def remove_leftovers(settings: TrainSettings) -> None:
+    """Remove what a killed process was writing."""
+    for path in (Path(settings.save_dir) / settings.id).glob(f".{settings.id}_*.pth"):
+        path.unlink(missing_ok=True)
+
+
+def _check(content: dict[str, Any], path: Path | str) -> None:
+    if content.get("format") != f"{FORMAT}-training" or "random_states" not in content:
+        raise ValueError(
+            f"{path} is no checkpoint to resume from: give the file that ends in "
+            "_checkpoint.pth, or start a new run from these weights with --load_network."
+        )
+
+
+def resume(model: Model, path: Path | str) -> None:
+    """Go on from a checkpoint.
+
+    Raises:
+        ValueError: it is no checkpoint of a run, or of one with other settings.
+    """
+    content = read_file(path)
+    _check(content, path)
+    if content["spec"] != asdict(model.network.spec):
+        raise ValueError(
+            f"{path} holds another network ({content['spec']}) than the one asked for "
+            f"({asdict(model.network.spec)}): give the same --method, --size and --stage."
+        )
+    then, now = content["record"]["settings"], asdict(model.settings)
+    changed = [
+        f"{name} was {content['record'].get(name)} and is {model.record[name]}"
+        for name in ("clips_per_update", "num_samples")
+        if content["record"].get(name) != model.record.get(name)
+    ]
+    differing = changed + [
+        f"--{name} was {then.get(name)!r} and is {now[name]!r}"
+        for name in now
+        if name not in _MAY_CHANGE and then.get(name) != now[name]
+    ]
+    if differing:
+        raise ValueError(
+            f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with "
+            "the same, or start a new run from its weights with --load_network."
+        )
+    model.network.load_state_dict(content["weights"])
+    model.optimizer.load_state_dict(content["optimizer"])
+    model.scheduler.load_state_dict(content["scheduler"])
+    if content["scaler"]:  # empty where the run did not scale, on a CPU
+        model.scaler.load_state_dict(content["scaler"])
+    _set_random_state(model, content["random_states"])
+    model.iteration = content["iteration"]

@@ -1,0 +1,108 @@
+"""Time of a training sample on one core.
+
+    python scripts/bench_data.py --static_root data/static
+    python scripts/bench_data.py --davis_root data/DAVIS --davis_subset names.txt
+
+Without data, it draws some. The unit is `cv2.warpAffine` of a 481x321x3 uint8 image to 384x384,
+bicubic, in one thread, measured between the samples, so that a machine's noise meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import progressbar
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from datasets.clips import TrainingClips
+from datasets.static import StaticClips, find_static_pairs, mix_static
+from datasets.training_videos import JumpSchedule, VideoClips, VideoSet
+from datasets.video_list import find_davis
+from scripts import make_synthetic
+from util.files import atomic_path
+
+_SYNTHETIC = "--num_videos 4 --num_frames 30 --num_objects 3 --height 480 --width 854".split()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure static and video samples; print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--static_root", type=Path, help="as for train.py")
+    parser.add_argument("--davis_root", type=Path, help="as for train.py")
+    parser.add_argument("--davis_subset", default="", help="as for train.py")
+    parser.add_argument("--crop_size", type=int, default=384)
+    parser.add_argument("--num_frames", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args(argv)
+    cv2.setNumThreads(0)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder)
+        if arguments.davis_root is None or arguments.static_root is None:
+            make_synthetic.main([folder, *_SYNTHETIC])
+        static = find_static_pairs(arguments.static_root or drawn / "static")
+        videos = find_davis(arguments.davis_root or drawn / "DAVIS", arguments.davis_subset)
+        options = (arguments.crop_size, arguments.num_frames)
+        jumps = JumpSchedule([25], [], 1)
+        rows = [
+            measure("static", StaticClips(mix_static(static), *options), arguments.samples),
+            measure(
+                "video", VideoClips([VideoSet("", videos)], jumps, *options), arguments.samples
+            ),
+        ]
+    print("sample   units   ms (median)   samples / s, one core   unit ms")
+    for row in rows:
+        print(
+            f"{row['sample']:7}{row['units']:7.1f}{row['ms']:14.2f}{row['per_second']:24.1f}"
+            f"{row['unit_ms']:10.3f}"
+        )
+    if arguments.json:
+        with atomic_path(arguments.json) as temporary:
+            temporary.write_text(
+                json.dumps({"settings": vars(arguments), "rows": rows}, default=str)
+            )
+    return 0
+
+
+def measure(name: str, clips: TrainingClips, num_samples: int) -> dict[str, float | str]:
+    """Median time of a sample and of the unit, in turn."""
+    image = np.random.default_rng(0).integers(0, 256, (321, 481, 3), dtype=np.uint8)
+    turn = cv2.getRotationMatrix2D((240, 160), 10, 1.1)
+
+    def unit() -> None:
+        cv2.warpAffine(image, turn, (384, 384), flags=cv2.INTER_CUBIC)
+
+    samples, units = [], []
+    for index in progressbar.progressbar(range(num_samples)):
+        samples.append(_seconds(lambda i=index: clips[0, i % len(clips)]))
+        units.append(_seconds(unit))
+    ms, unit_ms = (1000 * float(np.median(times)) for times in (samples, units))
+    mean = float(np.mean(samples))
+    return {
+        "sample": name,
+        "ms": ms,
+        "unit_ms": unit_ms,
+        "units": ms / unit_ms,
+        "per_second": 1 / mean,
+    }
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""Whole trainings, from static images to videos, on drawn data, by two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eval_davis
+import train
+from model.checkpoint import save_network
+from model.methods import build_network
+from model.network import NetworkSpec
+from scripts import evaluate, make_synthetic
+from util.parse_settings import parse_train
+
+ROOT = Path(__file__).resolve().parents[1]
+ITERATIONS = 300
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Larger frames than most tests need, so that a tiny network can learn something."""
+    root = tmp_path_factory.mktemp("stages")
+    flags = "--num_videos 4 --num_frames 16 --num_objects 2 --height 96 --width 136 --seed 7"
+    assert make_synthetic.main([str(root), *flags.split()]) == 0
+    return root
+
+
+def recipe(data: Path, saves: Path, stage: str) -> list[str]:
+    flags = [
+        "--id", "t", "--stage", stage, "--save_dir", str(saves), "--size", "tiny",
+        "--trunk_weights", "none", "-i", str(ITERATIONS), "--global_batch", "8", "-b", "4",
+        "--crop_size", "64", "--lr", "3e-3", "--steps", str(ITERATIONS - 60),
+        "--report_interval", "1", "--num_workers", "1", "--no_amp", "--device", "cpu",
+        "--start_warm", "100", "--end_warm", "600",
+    ]  # fmt: skip
+    if "0" in stage:
+        flags += ["--static_root", str(data / "static")]
+    if "1" in stage:
+        flags += ["--bl_root", str(data / "BL30K")]
+    if {"2", "3"} & {*stage}:
+        flags += ["--davis_root", str(data / "DAVIS"), "--yv_root", str(data / "YouTube")]
+    return flags
+
+
+def score(model: Path, data: Path, output: Path) -> float:
+    """J&F on the validation videos."""
+    flags = ["--model", str(model), "--davis_path", str(data / "DAVIS" / "2017")]
+    assert eval_davis.main([*flags, "--output", str(output), "--device", "cpu"]) == 0
+    flags = ["--results_path", str(output), "--davis_path", str(data / "DAVIS" / "2017")]
+    assert evaluate.main(flags) == 0
+    lines = (output / "global_results-val.csv").read_text().splitlines()
+    return float(dict(zip(lines[0].split(","), lines[1].split(","), strict=True))["J&F-Mean"])
+
+
+@pytest.fixture(scope="module")
+def untrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
+    folder = tmp_path_factory.mktemp("untrained")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build_network(NetworkSpec("stcn", "tiny"))
+    save_network(folder / "untrained.pth", network, {})
+    return score(folder / "untrained.pth", data, folder / "masks")
+
+
+@pytest.mark.parametrize(
+    ("stage", "runs"), [("03", ["t_s0", "t_s03"]), ("012", ["t_s0", "t_s01", "t_s012"])]
+)
+def test_a_recipe(
+    data: Path, untrained: float, tmp_path: Path, stage: str, runs: list[str]
+) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*command, str(ROOT / "train.py"), *recipe(data, tmp_path, stage)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=900,
+    )
+    assert done.returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(runs)
+    for name, settings in zip(runs, parse_train(recipe(data, tmp_path, stage)), strict=True):
+        lines = [
+            json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()
+        ]
+        losses = [line["total_loss"] for line in lines]
+        assert len(losses) == settings.iterations
+        # All pixels count until --start_warm.
+        assert np.mean(losses[70:100]) < (0.6 if settings.stage == "0" else 1) * np.mean(
+            losses[:30]
+        )
+        ious = [line["iou"] for line in lines]
+        assert np.mean(ious[-20:]) > np.mean(ious[:20])
+    final = tmp_path / runs[-1] / f"{runs[-1]}_{ITERATIONS}.pth"
+    assert score(final, data, tmp_path / "masks") > untrained + 0.1
+
+
+def test_a_finished_recipe_has_nothing_left_to_do(
+    synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And one that was stopped in its second stage goes on there."""
+    flags = [
+        *recipe(synthetic, tmp_path, "03"),
+        "-i",
+        "2",
+        "--crop_size",
+        "32",
+        "--num_workers",
+        "0",
+    ]
+    flags += ["--global_batch", "2", "--load_model", "auto"]
+    assert train.main(flags) == 0
+    first, last = (tmp_path / name / f"{name}_2.pth" for name in ("t_s0", "t_s03"))
+    before = first.stat().st_mtime_ns, last.read_bytes()
+    assert train.main(flags) == 0
+    assert (first.stat().st_mtime_ns, last.read_bytes()) == before
+    for path in (tmp_path / "t_s03").glob("*.pth"):
+        path.unlink()
+    assert train.main(flags) == 0
+    assert first.stat().st_mtime_ns == before[0]
+    then = torch.load(last, weights_only=True)["weights"]
+    now = torch.load(first, weights_only=True)["weights"]
+    assert then["value_encoder.trunk.conv1.weight"].shape[1] == 5
+    assert now["value_encoder.trunk.conv1.weight"].shape[1] == 4
+
+
+# The training commands of the authors' READMEs: what comes after train.py.
+PUBLISHED = [
+    "--id retrain_s0 --stage 0",
+    "--id retrain_s01 --load_network {s0} --stage 1",
+    "--id retrain_s012 --load_network {s01} --stage 2",
+    "--id retrain_s03 --load_network {s0} --stage 3",
+    # GSFM's, QDMN's and IMSFR's, without their --method.
+    "--id s0-GSFM --stage 0",
+    "--id s03-GSFM --stage 3 --load_network {s0}",
+    "--id s0-QDMN --stage 0",
+    "--id s03-QDMN --stage 2 --load_network {s0}",
+]
+
+
+def test_the_published_commands_start(synthetic: Path, tmp_path: Path) -> None:
+    weights = {
+        "s0": tmp_path / "retrain_s0" / "retrain_s0_1.pth",
+        "s01": tmp_path / "retrain_s01" / "retrain_s01_1.pth",
+    }
+    for line in PUBLISHED:
+        flags = line.format(**weights).split()
+        roots = recipe(synthetic, tmp_path, flags[flags.index("--stage") + 1])
+        small = "--size tiny --crop_size 32 -b 1 -i 1 --num_workers 0 --device cpu".split()
+        small += ["--save_dir", str(tmp_path)]
+        if "--load_network" not in flags:
+            small += ["--trunk_weights", "none"]
+        places = [flag for flag in roots if flag.endswith("_root")]
+        small += [part for flag in places for part in (flag, roots[roots.index(flag) + 1])]
+        assert train.main([*flags, *small]) == 0, line
+    checkpoint = tmp_path / "s0-QDMN" / "s0-QDMN_checkpoint.pth"
+    again = ["--id", "s0-QDMN", "--stage", "0", "--load_model", str(checkpoint)]
+    small = "--size tiny --crop_size 32 -b 1 -i 2 --num_workers 0 --device cpu".split()
+    small += ["--save_dir", str(tmp_path), "--static_root", str(synthetic / "static")]
+    assert train.main([*again, *small]) == 0

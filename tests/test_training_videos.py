@@ -1,0 +1,334 @@
+"""Clips drawn from annotated videos."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datasets import training_videos, transforms
+from datasets.clips import ClipSample
+from datasets.training_videos import (
+    JumpSchedule,
+    VideoClips,
+    VideoSet,
+    draw_crop,
+    draw_frames,
+)
+from datasets.video_list import TrainingVideo, find_bl30k, find_davis, find_youtube
+from util.masks import DAVIS_PALETTE, write_mask
+
+CONSTANT = JumpSchedule([5], [], 1)
+
+
+def same(a: ClipSample, b: ClipSample) -> bool:
+    return torch.equal(a.images, b.images) and torch.equal(a.labels, b.labels)
+
+
+def write_video(root: Path, images: list[np.ndarray], masks: list[np.ndarray]) -> TrainingVideo:
+    """Lossless frames, so that image and mask agree to the pixel."""
+    for folder in ("frames", "masks"):
+        (root / folder).mkdir(parents=True)
+    names = [f"{index:05d}" for index in range(len(images))]
+    for name, image, mask in zip(names, images, masks, strict=True):
+        Image.fromarray(image).save(root / "frames" / f"{name}.png")
+        write_mask(root / "masks" / f"{name}.png", mask, DAVIS_PALETTE)
+    return TrainingVideo(root / "frames", root / "masks", ".png", "/".join(names))
+
+
+def blobs(num_frames: int = 4) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """White ellipses of labels 3 and 9 that move over black."""
+    masks = []
+    for t in range(num_frames):
+        mask = np.zeros((90, 120), np.uint8)
+        cv2.ellipse(mask, (35 + 3 * t, 48), (24, 18), 25, 0, 360, 3, -1)
+        cv2.ellipse(mask, (88, 40 + 2 * t), (18, 24), 10, 0, 360, 9, -1)
+        masks.append(mask)
+    images = [np.repeat(((mask > 0) * 255).astype(np.uint8)[..., None], 3, 2) for mask in masks]
+    return images, masks
+
+
+# Frames
+
+
+def test_frames_are_drawn_as_published() -> None:
+    rng = np.random.default_rng(0)
+    length, jump, num_draws = 20, 5, 4000
+    starts, steps, backwards = Counter[int](), Counter[int](), 0
+    for _ in range(num_draws):
+        frames = draw_frames(rng, length, jump)
+        if frames != sorted(frames):
+            backwards += 1
+            frames = frames[::-1]
+        first, second, third = frames
+        assert 0 <= first <= length - jump
+        assert second == min(second, length - jump)
+        assert third <= length - jump // 2
+        starts[first] += 1
+        if first + jump + 1 <= length - jump:  # nothing is cut short
+            steps[second - first] += 1
+    assert sorted(starts) == [*range(length - jump + 1)]
+    assert min(starts.values()) > 0.7 * num_draws / len(starts)
+    assert sorted(steps) == [*range(1, jump + 2)]
+    assert min(steps.values()) > 0.8 * steps.total() / len(steps)
+    assert 0.46 < backwards / num_draws < 0.54
+
+
+def test_short_videos_and_long_clips() -> None:
+    rng = np.random.default_rng(0)
+    for length in (3, 4, 7):
+        for jump in (1, 5, 25):
+            for num_frames in (3, 5):
+                drawn = [draw_frames(rng, length, jump, num_frames) for _ in range(200)]
+                assert all(len(frames) == num_frames for frames in drawn)
+                assert all(0 <= i < length for frames in drawn for i in frames)
+    five = [sorted(draw_frames(rng, 60, 10, 5)) for _ in range(500)]
+    assert {frames[0] for frames in five} == {*range(11)}  # 60 - 5 * 10: room for all of them
+    assert max(frames[3] for frames in five) <= 60 - 10 // 3
+    assert max(frames[4] for frames in five) <= 60 - 10 // 4
+
+
+def test_the_jump_follows_the_share_of_the_epochs() -> None:
+    schedule = JumpSchedule([5, 10, 15, 20, 25, 5], [0.1, 0.2, 0.3, 0.4, 0.9], 20)
+    expected = [5, 5, 10, 10, 15, 15, 20, 20, *[25] * 10, 5, 5]
+    assert [schedule.at(epoch) for epoch in range(20)] == expected
+    assert schedule.at(25) == 5
+    short = JumpSchedule([5, 10, 15, 20, 25, 5], [0.1, 0.2, 0.3, 0.4, 0.9], 1)
+    assert short.at(0) == 25  # of one epoch, all shares under a half round to its start
+
+
+def test_youtube_jumps_a_fifth(monkeypatch: pytest.MonkeyPatch, synthetic: Path) -> None:
+    jumps = []
+
+    def spy(rng: Any, length: int, jump: int, num_frames: int) -> list[int]:
+        jumps.append(jump)
+        return draw_frames(rng, length, jump, num_frames)
+
+    monkeypatch.setattr(training_videos, "draw_frames", spy)
+    videos = find_youtube(synthetic / "YouTube")
+    schedule = JumpSchedule([4, 25], [0.5], 2)
+    clips = VideoClips([VideoSet("YouTube", videos, jump_divisor=5)], schedule, 32)
+    for epoch in (0, 1):
+        clips[epoch, 0]
+    assert {*jumps} == {1, 5}  # a fifth, and at least 1
+    assert jumps == sorted(jumps)
+
+
+# Samples
+
+
+@pytest.mark.parametrize("name", ["davis", "youtube", "bl30k"])
+def test_samples_of_every_layout(synthetic: Path, name: str) -> None:
+    videos = {
+        "davis": lambda: find_davis(synthetic / "DAVIS"),
+        "youtube": lambda: find_youtube(synthetic / "YouTube"),
+        "bl30k": lambda: find_bl30k(synthetic / "BL30K"),
+    }[name]()
+    assert len(videos) == 2
+    clips = VideoClips([VideoSet(name, videos, repeats=3)], CONSTANT, 32, seed=5)
+    assert len(clips) == 6
+    numbers = set()
+    for index in range(6):
+        sample = clips[0, index]
+        assert sample.images.shape == (3, 3, 32, 32)
+        assert sample.images.dtype == sample.labels.dtype == torch.uint8
+        assert sample.labels.shape == (3, 32, 32)
+        assert sample.labels[0].any()
+        assert int(sample.labels.max()) <= sample.num_objects <= 2
+        assert sample.name == f"{name}/{videos[index % 2].name}"
+        numbers.add(sample.num_objects)
+    assert 2 in numbers
+
+
+def test_a_sample_depends_on_seed_epoch_and_index_alone(synthetic: Path) -> None:
+    videos = find_davis(synthetic / "DAVIS")
+
+    def make(seed: int) -> VideoClips:
+        return VideoClips([VideoSet("DAVIS", videos, repeats=2)], CONSTANT, 32, seed=seed)
+
+    clips = make(1)
+    wanted = clips[2, 1]
+    torch.manual_seed(9)
+    np.random.seed(9)  # noqa: NPY002, since hidden use of it is what is looked for
+    assert same(make(1)[2, 1], wanted)
+    for other in (clips[1, 1], clips[2, 3], clips[2, 0], make(2)[2, 1]):
+        assert not same(other, wanted)
+
+
+def test_sets_are_mixed(synthetic: Path) -> None:
+    davis, youtube = find_davis(synthetic / "DAVIS"), find_youtube(synthetic / "YouTube")
+    clips = VideoClips([VideoSet("D", davis, 5), VideoSet("Y", youtube)], CONSTANT, 32)
+    names = Counter(clips[0, index].name for index in range(len(clips)))
+    assert names == {
+        **{f"D/{video.name}": 5 for video in davis},
+        **{f"Y/{video.name}": 1 for video in youtube},
+    }
+    assert clips.sizes == {"D": 2, "Y": 2}
+
+
+@pytest.mark.parametrize("crop_size", [32, 144])
+def test_image_and_mask_move_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, crop_size: int
+) -> None:
+    monkeypatch.setattr(training_videos, "draw_colour", lambda rng, jitter, mean: np.eye(3, 4))
+    monkeypatch.setattr(transforms, "MEAN_COLOUR", (0, 0, 0))  # outside is background
+    video = write_video(tmp_path / "v", *blobs())
+    clips = VideoClips([VideoSet("", [video])], CONSTANT, crop_size, seed=3)
+    kernel = np.ones((3, 3), np.uint8)
+    for epoch in range(12):
+        sample = clips[epoch, 0]
+        assert sample.num_objects == 2 or not (sample.labels == 2).any()
+        for image, labels in zip(sample.images.numpy(), sample.labels.numpy(), strict=True):
+            if sample.num_objects < 2:
+                continue  # an object that the first frame does not show is background
+            edge = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
+            assert not (((image[0] > 127) != (labels > 0)) & ~edge).any()
+
+
+def test_both_objects_take_turns(tmp_path: Path) -> None:
+    video = write_video(tmp_path / "v", *blobs())
+    clips = VideoClips([VideoSet("", [video], smallest_crop=0.95)], CONSTANT, 32, seed=3)
+    columns = []
+    for epoch in range(40):
+        sample = clips[epoch, 0]
+        if sample.num_objects == 2:
+            label = sample.labels[0]
+            one, two = (torch.nonzero(label == o)[:, 1].float().mean().item() for o in (1, 2))
+            columns.append(one < two)
+    assert 0.2 < np.mean(columns) < 0.8  # flips alone would do that: see the next assertion
+    areas = [int((clips[epoch, 0].labels == 1).sum()) for epoch in range(10)]
+    assert len(set(areas)) > 1
+
+
+def test_crops_are_those_of_torchvision() -> None:
+    rng = np.random.default_rng(0)
+    areas, ratios = [], []
+    for _ in range(2000):
+        top, left, height, width = draw_crop(rng, 480, 640, 0.36)
+        assert 0 <= top <= 480 - height
+        assert 0 <= left <= 640 - width
+        areas.append(height * width / (480 * 640))
+        ratios.append(width / height)
+    assert 0.355 < min(areas) < 0.38
+    assert max(areas) > 0.97
+    assert 0.74 < min(ratios) < 0.77
+    assert 1.3 < max(ratios) < 1.34
+    # Where none fits, the largest in the middle.
+    assert draw_crop(rng, 10, 1000, 0.9) == (0, (1000 - 13) // 2, 10, 13)
+
+
+def test_what_is_drawn_is_distributed_as_published(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: dict[str, list[Any]] = {"affine": [], "flip": [], "draw_colour": []}
+    for name, calls in drawn.items():
+        function = getattr(training_videos, name)
+
+        def watched(*args: Any, of: Any = function, kept: list[Any] = calls, **options: Any) -> Any:
+            kept.append((args, options))
+            return of(*args, **options)
+
+        monkeypatch.setattr(training_videos, name, watched)
+    images, masks = blobs()
+    video = write_video(tmp_path / "v", images, [np.full_like(mask, 1) for mask in masks])
+    clips = VideoClips([VideoSet("", [video])], CONSTANT, 16, seed=0)
+    num_clips = 300
+    for epoch in range(num_clips):
+        clips[epoch, 0]
+    assert len(drawn["affine"]) == 3 * num_clips
+    for name, limit in (("degrees", 15), ("shear", 10)):
+        values = np.array([options[name] for _, options in drawn["affine"]])
+        assert -limit <= values.min() < -0.95 * limit
+        assert 0.95 * limit < values.max() <= limit
+        assert abs(values.mean()) < 0.1 * limit
+    assert all(options.keys() == {"degrees", "shear"} for _, options in drawn["affine"])
+    assert 0.42 < len(drawn["flip"]) / num_clips < 0.58
+    jitters = [args[1] for args, _ in drawn["draw_colour"]]
+    assert len(jitters) == 4 * num_clips
+    shared, own = jitters[0], jitters[1]
+    assert (shared.brightness, shared.contrast, shared.saturation, shared.hue) == (
+        0.1,
+        0.03,
+        0.03,
+        0,
+    )
+    assert shared.grey_probability == 0.05
+    assert (own.brightness, own.contrast, own.saturation, own.hue) == (0.01, 0.01, 0.01, 0)
+    assert own.grey_probability == 0
+
+
+def test_small_objects_of_cluttered_videos() -> None:
+    def masks(*areas: int) -> list[np.ndarray]:
+        made = []
+        for area in areas:
+            mask = np.zeros((64, 64), np.uint8)
+            mask.ravel()[:area] = 7
+            made.append(mask)
+        return made
+
+    follow = training_videos._is_worth_following
+    assert not follow(7, masks(100, 0, 0))
+    assert follow(7, masks(101, 0, 399))
+    assert not follow(7, masks(101, 0, 400))
+    assert not follow(7, masks(900, 400, 0))
+    assert follow(7, masks(901, 900, 900))
+
+
+def test_an_empty_first_frame_is_drawn_again_and_then_taken(tmp_path: Path) -> None:
+    images, masks = blobs(6)
+    masks[:3] = [np.zeros_like(masks[0])] * 3
+    video = write_video(tmp_path / "v", images, masks)
+    clips = VideoClips([VideoSet("", [video])], JumpSchedule([1], [], 1), 32, seed=0)
+    shown = [bool(clips[epoch, 0].labels[0].any()) for epoch in range(30)]
+    assert np.mean(shown) > 0.85
+    empty = write_video(tmp_path / "e", images, [np.zeros_like(masks[0])] * 6)
+    sample = VideoClips([VideoSet("", [empty])], CONSTANT, 32)[0, 0]
+    assert sample.num_objects == 1
+    assert not sample.labels.any()
+
+
+# What goes wrong
+
+
+def test_masks_that_are_refused(tmp_path: Path) -> None:
+    images, masks = blobs()
+    clips = VideoClips(
+        [VideoSet("", [write_video(tmp_path / "a", images, [mask[:80] for mask in masks])])],
+        CONSTANT,
+        32,
+    )
+    with pytest.raises(ValueError, match=r"frame .* is 120x90, but its mask is 120x80"):
+        clips[0, 0]
+    masks[0][:] = np.arange(120)
+    video = write_video(tmp_path / "b", images, [masks[0]] * 4)
+    clips = VideoClips([VideoSet("", [video], smallest_crop=0.9)], CONSTANT, 96)
+    with pytest.raises(ValueError, match=r"mask .* has \d+ labels: it looks anti-aliased"):
+        clips[0, 0]
+
+
+def test_videos_that_cannot_be_used(synthetic: Path, tmp_path: Path) -> None:
+    root = tmp_path / "BL30K"
+    images, masks = blobs(4)
+    video = write_video(tmp_path / "v", images, masks)
+    (root / "JPEGImages").mkdir(parents=True)
+    (root / "Annotations").mkdir()
+    video.frames.rename(root / "JPEGImages" / "one")
+    video.masks.rename(root / "Annotations" / "one")
+    assert [v.name for v in find_bl30k(root)] == ["one"]
+    (root / "JPEGImages" / "one" / "00002.png").unlink()
+    with pytest.raises(ValueError, match=r"1 masks of video one have no frame .* 00002: extract"):
+        find_bl30k(root)
+    for folder in ("JPEGImages", "Annotations"):
+        for path in sorted((root / folder / "one").glob("*.png"))[2:]:
+            path.unlink()
+    with pytest.raises(ValueError, match="holds no video of 3 or more annotated frames"):
+        find_bl30k(root)
+    (root / "Annotations" / "two").mkdir()
+    with pytest.raises(ValueError, match=r"video two has no folder .*JPEGImages"):
+        find_bl30k(root)

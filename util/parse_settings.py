@@ -1,0 +1,186 @@
+"""Command lines to settings: default < method < stage < command line, checked, in sentences."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from util.command_line import Parser, add_fields, flag_names
+from util.hyper_para import (
+    DEBUG_PRESET,
+    EVAL_PRESETS,
+    EVAL_SCRIPTS,
+    FLAGS_TO_COME,
+    METHOD_PRESETS,
+    STAGE_PRESETS,
+    EvalSettings,
+    TrainSettings,
+)
+
+
+def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
+    """Settings of train.py, one for each stage in turn; exits with a sentence where they are wrong.
+
+    With several stages, run <id>_s0 is followed by <id>_s03, which starts from its last weights.
+    """
+    parser = Parser(
+        prog="train.py",
+        description="Train a network.",
+        others=_flags_by_script("train.py") | FLAGS_TO_COME,
+    )
+    add_fields(parser, dataclasses.fields(TrainSettings), TrainSettings)
+    # torch.distributed.launch passes one of the two spellings; the environment says the same.
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    given = vars(parser.parse_args(argv))
+    given.pop("local_rank", None)
+
+    method, stages = given.get("method", "stcn"), given.get("stage", "0")
+    ready = [s for m, s in STAGE_PRESETS if m == method]
+    if not stages or [*stages] != sorted({*stages} & {*ready}):
+        parser.error(
+            f"--stage {stages} of {method} cannot be trained: there is {', '.join(ready)}, and "
+            "any of them in rising order, such as 03."
+        )
+    for f in dataclasses.fields(TrainSettings):
+        only = f.metadata["only"]
+        if f.name in given and only and not {*only} & {*stages}:
+            parser.error(f"--{f.name} does nothing in stage {stages}, but in {', '.join(only)}.")
+    recipe = [_stage_settings(method, stage, given) for stage in stages]
+    for settings in recipe:
+        _check_train(settings, parser)
+    return _chain(recipe, parser) if len(recipe) > 1 else recipe
+
+
+def _stage_settings(method: str, stage: str, given: dict[str, Any]) -> TrainSettings:
+    values = {**METHOD_PRESETS[method], **STAGE_PRESETS[method, stage]}
+    if given.get("debug"):
+        values |= DEBUG_PRESET
+    # A copy, since a preset's lists would be shared with it.
+    return TrainSettings(**copy.deepcopy({**values, **given, "stage": stage}))
+
+
+def _chain(recipe: list[TrainSettings], parser: argparse.ArgumentParser) -> list[TrainSettings]:
+    """Name the runs of a recipe, and have each start from the last weights of the one before."""
+    if recipe[0].load_model not in ("", "auto"):
+        parser.error(
+            "--load_model resumes one stage: with several, give --load_model auto, which goes on "
+            "where they stopped."
+        )
+    name, done, before = recipe[0].id, "", None
+    for settings in recipe:
+        done += settings.stage
+        settings.id = f"{name}_s{done}"
+        if before is not None:
+            settings.load_network = str(last_weights(before))
+            settings.trunk_weights = TrainSettings.trunk_weights
+        before = settings
+    return recipe
+
+
+def last_weights(settings: TrainSettings) -> Path:
+    """The file of weights that a run ends with."""
+    return Path(settings.save_dir) / settings.id / f"{settings.id}_{settings.iterations}.pth"
+
+
+def parse_eval(script: str, argv: list[str] | None = None) -> EvalSettings:
+    """Settings of an eval script ("davis", "davis_2016", "youtube", "generic")."""
+    name = EVAL_SCRIPTS[script]
+    parser = Parser(
+        prog=name,
+        description="Segment videos and write palette PNG masks.",
+        others=_flags_by_script(name),
+    )
+    presets = EVAL_PRESETS[script]
+    add_fields(parser, _eval_fields(script), EvalSettings, presets)
+    settings = EvalSettings(**{**presets, **vars(parser.parse_args(argv))})
+    _check_eval(settings, parser)
+    return settings
+
+
+def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
+    if not settings.id:
+        parser.error("--id is missing: give the run a name, such as --id retrain_s0.")
+    if "/" in settings.id or settings.id.startswith("."):
+        parser.error(f"--id {settings.id} names a folder in --save_dir: leave out '/' and dots.")
+    for name in (
+        "batch_size", "iterations", "report_interval", "image_interval", "save_interval",
+        "keep_last",
+    ):  # fmt: skip
+        if getattr(settings, name) < 1:
+            parser.error(f"--{name} must be at least 1.")
+    if settings.crop_size < 16 or settings.crop_size % 16:
+        parser.error(f"--crop_size {settings.crop_size} is no multiple of 16.")
+    if settings.num_frames < 3:
+        parser.error("--num_frames must be at least 3.")
+    if settings.global_batch < 0:
+        parser.error("--global_batch must be 0 (--batch_size on each process) or more.")
+    _check_jumps(settings, parser)
+    if settings.num_workers < 0:
+        parser.error("--num_workers must be 0 or more.")
+    if settings.seed < 0:
+        parser.error("--seed must be 0 or more.")
+    if not settings.lr > 0:  # nan is not
+        parser.error("--lr must be above 0.")
+    if settings.start_warm > settings.end_warm:
+        parser.error(
+            f"--start_warm {settings.start_warm} lies after --end_warm {settings.end_warm}."
+        )
+    if settings.no_amp and settings.precision not in ("auto", "float32"):
+        parser.error(f"--no_amp and --precision {settings.precision} contradict each other.")
+    if settings.trunk_lr < 0:
+        parser.error("--trunk_lr must be 0 (frozen) or more.")
+    if settings.load_network and settings.trunk_weights == "none":
+        parser.error("--trunk_weights none does nothing beside --load_network.")
+    if settings.load_network and settings.load_model not in ("", "auto"):
+        parser.error(
+            "--load_network starts a new run and --load_model resumes one: give one of them."
+        )
+
+
+def _check_jumps(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
+    jumps, fractions = settings.jumps, settings.jump_fractions
+    if len(jumps) != len(fractions) + 1:
+        parser.error(
+            f"There are {len(jumps)} --jumps and {len(fractions)} --jump_fractions: there must be "
+            "one more of the former, which holds from the start."
+        )
+    if min(jumps) < 1:
+        parser.error("--jumps must be at least 1.")
+    if fractions != sorted(fractions) or not all(0 <= f <= 1 for f in fractions):
+        parser.error("--jump_fractions must rise, from 0 to 1.")
+
+
+def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None:
+    if not settings.output:
+        parser.error("--output is missing: give the folder for the masks.")
+    if settings.mem_every < 1:
+        parser.error("--mem_every must be at least 1.")
+    if settings.top < 0:
+        parser.error("--top must be 0 (all rows) or more.")
+    if settings.size < 0:
+        parser.error("--size must be 0 (the frames' own) or more.")
+    if settings.amp and settings.precision == "float32":
+        parser.error("--amp and --precision float32 contradict each other.")
+
+
+def _eval_fields(script: str) -> list[dataclasses.Field]:
+    return [
+        f
+        for f in dataclasses.fields(EvalSettings)
+        if not f.metadata["only"] or script in f.metadata["only"]
+    ]
+
+
+def _flags_by_script(but: str) -> dict[str, list[str]]:
+    """flag -> the other scripts that have it, to point at them."""
+    found: dict[str, list[str]] = {}
+    tables = [("train.py", dataclasses.fields(TrainSettings))]
+    tables += [(name, tuple(_eval_fields(key))) for key, name in EVAL_SCRIPTS.items()]
+    for script, fields in tables:
+        for flag in (n for f in fields for n in flag_names(f)):
+            if script != but:
+                found.setdefault(flag, []).append(script)
+    return found
