@@ -71,7 +71,9 @@ def read_for(
     image = read_image(path, scale=max(geometry.scale for geometry in geometries))
     if image.shape[:2] == tuple(size):
         return image, [*geometries]
-    back = scaling(size[1] / image.shape[1], size[0] / image.shape[0])
+    # A half, a quarter or an eighth exactly; only the last row and column are rounded up.
+    factor = 2 ** round(math.log2(max(size) / max(image.shape[:2])))
+    back = scaling(factor, factor)
     return image, [Geometry(g.matrix @ back, g.displacement) for g in geometries]
 
 

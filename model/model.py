@@ -51,7 +51,8 @@ def _distribute(module: nn.Module, device: torch.device) -> DistributedDataParal
     # The newer name since torch 2.11 or so, where the older one warns.
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, **{name: False})
+    options: dict[str, Any] = {"device_ids": ids, name: False}
+    return DistributedDataParallel(module, **options)
 
 
 class Model:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -85,7 +86,7 @@ def measure(name: str, clips: TrainingClips, num_samples: int) -> dict[str, floa
 
     samples, units = [], []
     for index in progressbar.progressbar(range(num_samples)):
-        samples.append(_seconds(lambda i=index: clips[0, i % len(clips)]))
+        samples.append(_seconds(partial(clips.__getitem__, (0, index % len(clips)))))
         units.append(_seconds(unit))
     ms, unit_ms = (1000 * float(np.median(times)) for times in (samples, units))
     mean = float(np.mean(samples))

@@ -16,7 +16,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -88,10 +90,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def measure_all(arguments: argparse.Namespace, device: torch.device, ranks: Ranks) -> list[dict]:
+def measure_all(
+    arguments: argparse.Namespace, device: torch.device, ranks: Ranks
+) -> list[dict[str, Any]]:
     """Seconds of a step of every kind, measured in turn; then of steps on real samples."""
     batch = make_batch(arguments)
-    steps: dict[str, Callable[[], None]] = {
+    steps: dict[str, Callable[[], object]] = {
         "plain eager float32": plain_step(arguments, device, batch)
     }
     models = {}
@@ -106,14 +110,16 @@ def measure_all(arguments: argparse.Namespace, device: torch.device, ranks: Rank
         )  # fmt: skip
         network = build_network(NetworkSpec(arguments.method, arguments.size))
         models[name] = Model(network, settings, {}, device, dtype, ranks)
-        steps[name] = lambda model=models[name]: model.step(*batch)
+        steps[name] = partial(models[name].step, *batch)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(arguments.iterations + 1):
         for name, step in steps.items():
             seconds = _seconds(step, device)
             if number:  # the first one allocates, and compiles
                 times[name].append(seconds)
-    rows = [{"name": name, "seconds": statistics.median(t)} for name, t in times.items()]
+    rows: list[dict[str, Any]] = [
+        {"name": name, "seconds": statistics.median(t)} for name, t in times.items()
+    ]
     if arguments.static_root:
         rows += [measure_loading(arguments, n, m, ranks) for n, m in models.items()]
     return rows
@@ -159,7 +165,7 @@ def plain_step(
 
 def measure_loading(
     arguments: argparse.Namespace, name: str, model: Model, ranks: Ranks
-) -> dict[str, float | str]:
+) -> dict[str, Any]:
     """Steps on samples from the loader, and the share of their time that is spent waiting."""
     clips = StaticClips(
         mix_static(find_static_pairs(arguments.static_root)),
@@ -184,7 +190,7 @@ def measure_loading(
         sample = next(batches)
         got = time.perf_counter()
         seconds = _seconds(
-            lambda s=sample: model.step(s.images, s.labels, s.num_objects), model.device
+            partial(model.step, sample.images, sample.labels, sample.num_objects), model.device
         )
         if number >= warm:
             waiting += got - start

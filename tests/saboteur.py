@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 
 import train
-from model import checkpoint
 from model.model import Model
 from model.unroll import ClipUnroll
 
@@ -36,8 +35,17 @@ def main() -> int:
     if accident and accident[2] == int(os.environ.get("RANK", "0")):
         arrange(*accident[:2])
     forward = ClipUnroll.forward
-    ClipUnroll.forward = lambda self, images, *rest: forward(self, F.dropout(images, 0.05), *rest)
+
+    def with_dropout(self: ClipUnroll, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+        return forward(self, F.dropout(images, 0.05), *rest)
+
+    patch(ClipUnroll, "forward", with_dropout)
     return train.main(sys.argv[2:])
+
+
+def patch(owner: Any, name: str, value: Any) -> None:
+    """Replace something for the rest of this process."""
+    setattr(owner, name, value)
 
 
 def arrange(kind: str, iteration: int) -> None:
@@ -58,9 +66,9 @@ def arrange(kind: str, iteration: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if kind == "tear":
-        checkpoint.torch.save = bad_save
+        patch(torch, "save", bad_save)
     else:
-        Model.step = bad_step
+        patch(Model, "step", bad_step)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from model.checkpoint import (
 from model.methods import METHODS, build_network
 from model.model import Model
 from model.network import NetworkSpec
+from model.training_state import checkpoint_path, resume, save
 from tests.test_network import random_inputs, segment, tiny_network
 from util.devices import Ranks
 from util.hyper_para import TrainSettings
@@ -370,13 +371,13 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 def test_a_checkpoint_to_resume_from_is_no_file_of_weights(tmp_path: Path) -> None:
     settings = TrainSettings(id="run", size="tiny", save_dir=str(tmp_path), device="cpu")
     model = Model(tiny_network(), settings, {"settings": {}}, CPU, torch.float32, Ranks())
-    model.save()
+    save(model)
     with pytest.raises(ValueError, match=r"give the file of weights \(without _checkpoint in"):
-        load_for_evaluation(model.checkpoint_path)
+        load_for_evaluation(checkpoint_path(model.settings))
     weights = load_for_evaluation(model.folder / "run_0.pth").state_dict()
     assert torch.equal(weights["decoder.pred.weight"], tiny_network().decoder.pred.weight)
     with pytest.raises(ValueError, match=r"run_0.pth is no checkpoint to resume from"):
-        model.resume(model.folder / "run_0.pth")
+        resume(model, model.folder / "run_0.pth")
 
 
 # --- ImageNet's trunks

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize as torchvision_resize
 
 from util.images import (
+    ORIENTATION_TAG,
     image_mode,
     image_size,
     list_frames,
@@ -121,3 +123,22 @@ def test_list_frames_without_frames(tmp_path: Path) -> None:
     (tmp_path / "movie.mp4").touch()
     with pytest.raises(ValueError, match=r"movie\.mp4 is a file, not a folder of frames"):
         list_frames(tmp_path / "movie.mp4")
+
+
+def test_jpegs_are_decoded_no_larger_than_asked_for(
+    tmp_path: Path, smooth_image: Callable[[int, int], np.ndarray]
+) -> None:
+    whole = smooth_image(120, 200)
+    Image.fromarray(whole).save(tmp_path / "a.jpg", quality=95)
+    Image.fromarray(whole).save(tmp_path / "a.png")
+    for scale, size in ((1, (120, 200)), (0.51, (120, 200)), (0.5, (60, 100)), (0.2, (30, 50))):
+        image = read_image(tmp_path / "a.jpg", scale)
+        assert image.shape[:2] == size
+        expected = resize_image(whole, size)
+        assert np.abs(image.astype(int) - expected).mean() < 4
+    assert read_image(tmp_path / "a.png", 0.2).shape == whole.shape
+    turned = Image.fromarray(whole)
+    exif = turned.getexif()
+    exif[ORIENTATION_TAG] = 6
+    turned.save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    assert read_image(tmp_path / "turned.jpg", 0.5).shape[:2] == (100, 60)

@@ -23,6 +23,7 @@ from datasets.static import (
     mix_static,
     read_training_mask,
 )
+from util.images import read_image
 from util.masks import DAVIS_PALETTE, write_mask
 
 MakeImage = Callable[[int, int], np.ndarray]
@@ -428,3 +429,27 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "FSS" / "cat" / "2.png").unlink()
     with pytest.raises(ValueError, match=r"1 images below .*FSS have no mask .*cat/2\.jpg"):
         find_static_pairs(tmp_path)
+
+
+def test_large_jpegs_are_decoded_smaller_and_look_alike(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, smooth_image: MakeImage, write_pair: WritePair
+) -> None:
+    mask = np.zeros((400, 601), np.uint8)
+    mask[100:300, 200:400] = 255
+    pair = write_pair(tmp_path / "large", smooth_image(400, 601), Image.fromarray(mask))
+    clips, sizes = StaticClips([pair], 64, seed=4), []
+
+    def watched(path: Path, scale: float = 1) -> np.ndarray:
+        image = read_image(path, scale)
+        sizes.append(image.shape[:2])
+        return image
+
+    monkeypatch.setattr(clips_module, "read_image", watched)
+    reduced = [clips[epoch, 0] for epoch in range(6)]
+    assert {*sizes} <= {(200, 301), (100, 151)}
+    monkeypatch.setattr(clips_module, "read_image", lambda path, scale: read_image(path))
+    for epoch, sample in enumerate(reduced):
+        whole = clips[epoch, 0]
+        assert torch.equal(whole.labels, sample.labels)
+        difference = (whole.images.float() - sample.images.float()).abs().mean()
+        assert difference < 4

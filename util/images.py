@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import re
 import struct
 import zlib
@@ -42,8 +41,9 @@ def load_image(path: Path, kind: str = "image", scale: float = 1) -> Image.Image
             image.verify()
         image = Image.open(io.BytesIO(data))
         if scale < 1:
-            # PIL never goes below what it is asked for. Other formats ignore it.
-            image.draft(None, tuple(max(1, math.ceil(side * scale)) for side in image.size))
+            factor = next(f for f in (8, 4, 2, 1) if scale * f <= 1 or f == 1)
+            # JPEGs alone can do it; PIL leaves other formats as they are.
+            image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
         image.load()
         return image
 
