@@ -21,6 +21,7 @@ from model.checkpoint import FORMAT, read_file, save_network, write_file
 from model.model import Model
 from util.devices import gather_over_ranks
 from util.hyper_para import TrainSettings
+from util.provenance import list_changes
 
 # What may differ between a run and its continuation; all else must be as it was.
 _MAY_CHANGE = {
@@ -161,16 +162,9 @@ def resume(model: Model, path: Path | str) -> None:
             f"({asdict(model.network.spec)}): give the same --method, --size and --stage."
         )
     then, now = content["record"]["settings"], asdict(model.settings)
-    changed = [
-        f"{name} was {content['record'].get(name)} and is {model.record[name]}"
-        for name in ("clips_per_update", "num_samples")
-        if content["record"].get(name) != model.record.get(name)
-    ]
-    differing = changed + [
-        f"--{name} was {then.get(name)!r} and is {now[name]!r}"
-        for name in now
-        if name not in _MAY_CHANGE and then.get(name) != now[name]
-    ]
+    counted = {name: model.record.get(name) for name in ("clips_per_update", "num_samples")}
+    differing = list_changes(content["record"], counted, ())
+    differing += [f"--{phrase}" for phrase in list_changes(then, now, _MAY_CHANGE)]
     if differing:
         raise ValueError(
             f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with "

@@ -10,7 +10,6 @@ bicubic, in one thread, measured between the samples, so that a machine's noise 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from datasets.static import StaticClips, find_static_pairs, mix_static
 from datasets.training_videos import JumpSchedule, VideoClips, VideoSet
 from datasets.video_list import find_davis
 from scripts import make_synthetic
-from util.files import atomic_path
+from util.files import write_json
 
 _SYNTHETIC = "--num_videos 4 --num_frames 30 --num_objects 3 --height 480 --width 854".split()
 
@@ -69,10 +68,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{row['unit_ms']:10.3f}"
         )
     if arguments.json:
-        with atomic_path(arguments.json) as temporary:
-            temporary.write_text(
-                json.dumps({"settings": vars(arguments), "rows": rows}, default=str)
-            )
+        write_json(arguments.json, {"settings": vars(arguments), "rows": rows})
     return 0
 
 

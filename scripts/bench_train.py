@@ -11,7 +11,6 @@ share of the time goes by waiting for data.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -34,7 +33,7 @@ from model.model import Model
 from model.network import NetworkSpec
 from model.unroll import ClipUnroll
 from util.devices import Ranks, join_ranks, leave_ranks, pick_device, pick_dtype
-from util.files import atomic_path
+from util.files import write_json
 from util.hyper_para import TrainSettings
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -83,10 +82,7 @@ def main(argv: list[str] | None = None) -> int:
             f"{row['seconds'] / plain:11.2f}{waiting:>19}"
         )
     if arguments.json:
-        with atomic_path(arguments.json) as temporary:
-            temporary.write_text(
-                json.dumps({"settings": vars(arguments), "rows": rows}, default=str)
-            )
+        write_json(arguments.json, {"settings": vars(arguments), "rows": rows})
     return 0
 
 

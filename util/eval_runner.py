@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 
 from util.background import Output, Saver, Video, prefetch
-from util.files import atomic_path
+from util.files import write_json
 from util.hyper_para import EvalSettings
-from util.provenance import describe_run
+from util.provenance import describe_run, list_changes
 
 RUN_FILE = "run.json"
 
@@ -196,8 +196,7 @@ class Runner:
                     "missing): choose another --output, or remove that folder."
                 )
             runs = [*_read_runs(path), self.record]  # an interrupted run has several
-            with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+            write_json(path, {"runs": runs})
         except OSError as error:
             raise _not_writable(self.output, error) from error
 
@@ -279,11 +278,7 @@ def _refuse_other_settings(path: Path, record: dict[str, Any]) -> None:
     before = {**first["settings"], "weights_sha256": first["weights_sha256"]}
     ignored = {"model", "output", "device", "benchmark"}  # the weights' digest tells the model
     now = {**record["settings"], "weights_sha256": record["weights_sha256"]}
-    differing = [
-        f"{name} was {before.get(name)!r} and is {now[name]!r}"
-        for name in now
-        if name not in ignored and before.get(name) != now[name]
-    ]
+    differing = list_changes(before, now, ignored)
     if differing:
         raise ValueError(
             f"{path.parent} holds masks made with other settings: {'; '.join(differing)}. Choose "

@@ -8,13 +8,14 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Collection
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from util.files import atomic_path
+from util.files import atomic_path, write_json
 
 _PACKAGES = ("torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow")
 
@@ -35,6 +36,15 @@ def describe_run(settings: Any) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "gpus": torch.cuda.device_count() if torch.cuda.is_available() else 0,
     }
+
+
+def list_changes(then: dict[str, Any], now: dict[str, Any], ignored: Collection[str]) -> list[str]:
+    """A phrase for each value of `now` that was another one then, such as "lr was 1 and is 2"."""
+    return [
+        f"{name} was {then.get(name)!r} and is {value!r}"
+        for name, value in now.items()
+        if name not in ignored and then.get(name) != value
+    ]
 
 
 def _version(package: str) -> str:
@@ -58,8 +68,7 @@ def write_environment(folder: Path, record: dict[str, Any], iteration: int) -> N
     """Add a start of a run to <folder>/environment.json, and what git has not: changes_<n>.diff."""
     path = folder / "environment.json"
     starts = json.loads(path.read_text()) if path.exists() else []
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps([*starts, {"iteration": iteration, **record}], indent=1))
+    write_json(path, [*starts, {"iteration": iteration, **record}])
     changes = describe_changes()
     if changes:
         with atomic_path(folder / f"changes_{iteration}.diff") as temporary:
