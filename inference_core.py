@@ -53,6 +53,7 @@ class InferenceCore:
         self.num_frames = num_frames
         self.labels: list[int] = []  # of the objects, in the order of the probabilities
         self.frame_index = -1  # of the latest frame
+        self._size: tuple[int, ...] | None = None
         self._groups: list[_Group] = []
 
     @torch.inference_mode()
@@ -75,8 +76,10 @@ class InferenceCore:
 
         Raises:
             ValueError: masks were given twice (see InferenceCoreYV), none at all, or of a size
-                other than the frame's. The session is as before the call.
+                other than the frame's, or not in [0, 1]; or the frame is no normalised image of
+                the size of those before. The session is as before the call.
         """
+        self._check_frame(frame)
         if masks is not None:
             self._check(masks, frame)
         self.frame_index += 1
@@ -100,6 +103,21 @@ class InferenceCore:
         """Bytes of the memory frames."""
         return sum(group.bank.bytes_stored for group in self._groups)
 
+    def _check_frame(self, frame: torch.Tensor) -> None:
+        index = self.frame_index + 1
+        if frame.ndim != 3 or frame.shape[0] != 3 or not frame.is_floating_point():
+            raise ValueError(
+                f"Frame {index} is {tuple(frame.shape)}, {frame.dtype}: give (3, H, W) floats, as "
+                "Network.normalise makes them of uint8 RGB."
+            )
+        size = tuple(frame.shape[-2:])
+        if self._size not in (None, size):
+            raise ValueError(
+                f"Frame {index} is {size}, but those before are {self._size}: all frames of a "
+                "video need the same size."
+            )
+        self._size = size
+
     def _check(self, masks: Mapping[int, torch.Tensor], frame: torch.Tensor) -> None:
         """Refuse masks that the next frame cannot take, before anything changes."""
         index, size = self.frame_index + 1, tuple(frame.shape[-2:])
@@ -115,6 +133,11 @@ class InferenceCore:
                 raise ValueError(
                     f"The mask of object {label} on frame {index} is {tuple(mask.shape)}, but "
                     f"the frame is {size}: they must be of one size."
+                )
+            if label == 0 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
+                raise ValueError(
+                    f"The mask of object {label} on frame {index} must lie in [0, 1], and no "
+                    "object is 0, the background: split a label map into one mask per object."
                 )
 
     def _propagate(self, frame: torch.Tensor, is_last: bool) -> torch.Tensor:

@@ -126,6 +126,10 @@ class EveryN:
     mem_every: int = 5
     include_last: bool = False
 
+    def __post_init__(self) -> None:
+        if self.mem_every < 1:
+            raise ValueError(f"mem_every must be at least 1; it is {self.mem_every}.")
+
     def needs(self, bank: MemoryBank, frame_index: int) -> bool:
         """See MemoryPolicy."""
         return self.include_last or self._is_memory_frame(bank, frame_index)

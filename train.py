@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,23 +15,33 @@ from torch.utils.data import DataLoader
 from datasets.clips import TrainingClips, start_worker
 from datasets.curriculum import find_data, stage_clips
 from datasets.sampler import ClipBatches
+from datasets.static import PUBLISHED_SETS
 from model.model import Model, share_of_update
 from model.start import start_network
-from model.training_state import checkpoint_path, find_newest, remove_leftovers, resume, save
+from model.training_state import (
+    checkpoint_path,
+    find_newest,
+    mark_newest,
+    remove_leftovers,
+    resume,
+    save,
+)
 from util.devices import (
     Ranks,
     from_main,
     join_ranks,
     leave_ranks,
-    num_restarts,
     pick_device,
     pick_dtype,
+    same_over_ranks,
+    was_restarted,
 )
+from util.files import claimed
 from util.hyper_para import TrainSettings
 from util.logger import Meter, TrainLog
 from util.parse_settings import last_weights, parse_train
 from util.provenance import describe_run, write_environment
-from util.signals import STOPPED, StopRequest
+from util.signals import INTERRUPTED, StopRequest
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,28 +50,37 @@ def main(argv: list[str] | None = None) -> int:
     try:
         ranks = join_ranks(recipe[0].device)
         data = find_data(recipe)
+        is_restart = was_restarted()  # of the same command, by torchrun --max-restarts
         with StopRequest() as stop:
             for settings, part in zip(recipe, data, strict=True):
-                # torchrun --max-restarts starts the same command again.
-                if num_restarts():
-                    settings.load_model = "auto"
-                is_finished = last_weights(settings).exists() and settings.load_model == "auto"
-                if len(recipe) > 1 and from_main(is_finished):
+                if len(recipe) > 1 and from_main(partial(is_finished, settings, is_restart)):
+                    if ranks.is_main:
+                        print(f"{settings.id} is finished: {last_weights(settings)} is there.")
                     continue
-                model = train_stage(settings, part, ranks, stop)
+                model = train_stage(settings, part, ranks, stop, is_restart)
                 if model.must_stop:
-                    return STOPPED
+                    return stop.status
     except (ValueError, OSError, FloatingPointError) as error:
         # A loader's worker hands its error over as the last line of a traceback.
         sentence = str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()
         print(f"train.py: error: {sentence}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
     finally:
         leave_ranks()
     return 0
 
 
-def train_stage(settings: TrainSettings, data: list[Any], ranks: Ranks, stop: StopRequest) -> Model:
+def is_finished(settings: TrainSettings, is_restart: bool) -> bool:
+    """Whether a stage of a recipe that goes on is done."""
+    goes_on = is_restart or settings.load_model == "auto"
+    return goes_on and last_weights(settings).exists()
+
+
+def train_stage(
+    settings: TrainSettings, data: list[Any], ranks: Ranks, stop: StopRequest, is_restart: bool
+) -> Model:
     """Build everything and train one stage to its end, or until it is asked to stop."""
     device = pick_device(settings.device, ranks.local_rank)
     # Scaled float16 training is not reliable on MPS.
@@ -68,7 +90,7 @@ def train_stage(settings: TrainSettings, data: list[Any], ranks: Ranks, stop: St
     torch.backends.cudnn.benchmark = settings.benchmark
     share, _ = share_of_update(settings, ranks.world_size)
     clips = stage_clips(settings, data, share * ranks.world_size)
-    found = pick_checkpoint(settings)
+    found = from_main(partial(pick_checkpoint, settings, is_restart))
     network = start_network(settings, is_fresh=found is None)
     model = Model(network, settings, describe_run(settings), device, dtype, ranks)
     model.record |= {
@@ -83,35 +105,53 @@ def train_stage(settings: TrainSettings, data: list[Any], ranks: Ranks, stop: St
         resume(model, path)
         for note in notes if ranks.is_main else ():
             print(f"train.py: warning: {note}", file=sys.stderr)
+    if not same_over_ranks((model.iteration, model.record["dataset_sizes"], len(clips))):
+        raise ValueError(
+            "The processes see different checkpoints or data: have all nodes share one file "
+            "system for --save_dir, and give all of them the same data."
+        )
     if model.iteration > settings.iterations:
         raise ValueError(
             f"{found and found[0]} is at iteration {model.iteration} already, but the run ends at "
             f"--iterations {settings.iterations}: ask for more."
         )
-    log = start_log(model) if ranks.is_main else None
-    try:
-        run(model, clips, log, stop)
-    finally:
+    if model.iteration == settings.iterations:
+        if ranks.is_main:
+            print(f"{settings.id} is at iteration {model.iteration}: nothing is left to do.")
+        return model
+    with contextlib.ExitStack() as stack:
+        if ranks.is_main:
+            stack.enter_context(claimed(model.folder))
+        log = start_log(model) if ranks.is_main else None
         if log:
-            log.close()
-    from_main(None)  # the next stage starts from what the main process has written by now
+            stack.callback(log.close)
+        run(model, clips, log, stop)
+    from_main(lambda: None)  # the next stage starts from what the main process has written by now
     return model
 
 
-def pick_checkpoint(settings: TrainSettings) -> tuple[str, list[str]] | None:
-    """The checkpoint to resume from, if any, and warnings.
+def pick_checkpoint(settings: TrainSettings, is_restart: bool) -> tuple[str, list[str]] | None:
+    """The checkpoint to resume from, if any, and warnings; for the main process to call.
+
+    A restart goes on from what this run has saved by now, else from where it started.
 
     Raises:
         ValueError: a new run would overwrite another, or none of its checkpoints can be read.
     """
-    if settings.load_model not in ("", "auto"):
-        return settings.load_model, []
+    own = checkpoint_path(settings)
     newest = find_newest(settings)
-    if newest is not None and not settings.load_model:
+    goes_on = is_restart or settings.load_model == "auto"
+    if settings.load_model not in ("", "auto") and not (is_restart and newest):
+        if own.exists() and Path(settings.load_model).resolve().parent != own.resolve().parent:
+            raise ValueError(
+                f"There is a run {settings.id} already, which going on from {settings.load_model} "
+                f"would mix with another: choose another --id, or remove {own.parent}."
+            )
+        return settings.load_model, []
+    if newest is not None and not goes_on:
         raise ValueError(
-            f"There is a run {settings.id} already. Go on with it by --load_model "
-            f"{checkpoint_path(settings)} (or --load_model auto), choose another --id, or remove "
-            f"{checkpoint_path(settings).parent}."
+            f"There is a run {settings.id} already. Go on with it by --load_model {own} (or "
+            f"--load_model auto), choose another --id, or remove {own.parent}."
         )
     return newest and (str(newest[0]), newest[1])
 
@@ -120,10 +160,22 @@ def start_log(model: Model) -> TrainLog:
     """Open the run's folder and say what will be done."""
     settings, record = model.settings, model.record
     remove_leftovers(settings)
+    mark_newest(settings, model.iteration)
     log = TrainLog(model.folder, model.iteration, settings.iterations)
     write_environment(model.folder, record, model.iteration)
+    absent = [name for name in PUBLISHED_SETS if name not in record["dataset_sizes"]]
+    if settings.stage == "0" and absent:
+        log.logger.info("of the published static images, these are absent: %s", ", ".join(absent))
     batch = record["clips_per_update"]
-    log.logger.info("run %s, commit %s, torch %s", settings.id, record["git"], record["torch"])
+    log.logger.info(
+        "run %s: %s %s, stage %s, commit %s, torch %s",
+        settings.id,
+        settings.method,
+        settings.size,
+        settings.stage,
+        record["git"],
+        record["torch"],
+    )
     log.logger.info("data: %s, in a mixture of %d", record["dataset_sizes"], record["num_samples"])
     log.logger.info(
         "%d processes x %d passes x batch %d = %d clips an iteration, %d iterations, %.1f epochs, "
@@ -154,14 +206,14 @@ def run(model: Model, clips: TrainingClips, log: TrainLog | None, stop: StopRequ
     for sample in loader:
         got_data = time.perf_counter()
         scalars, logits = model.step(
-            sample.images, sample.labels, sample.num_objects, stop.is_asked
+            sample.images, sample.labels, sample.num_objects, bool(stop.asked)
         )
         it, is_last = model.iteration, model.iteration == settings.iterations or model.must_stop
         done = time.perf_counter()
         meter.add(scalars, got_data - before, done - got_data)
         if it % settings.report_interval == 0 or is_last:
             values = meter.means(model.average(meter.sums))
-            values["lr"] = float(model.scheduler.get_last_lr()[0])
+            values["lr"] = model.rate
             meter = Meter()
             if log:
                 log.scalars(it, values)
@@ -173,7 +225,7 @@ def run(model: Model, clips: TrainingClips, log: TrainLog | None, stop: StopRequ
             log.update(it)
         if model.must_stop:
             if log:
-                log.logger.info("stopped by SIGTERM at %d; saved: --load_model auto goes on", it)
+                log.logger.info("stopped at %d; saved: the same with --load_model auto goes on", it)
             return
         before = time.perf_counter()
 

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+# Apart from the indices of samples, whose draws are keyed by (seed, epoch, index).
+_ORDER = 2**32
+
 
 class ClipBatches:
     """Batches of (epoch, index), the same global batches for any number of processes.
@@ -47,6 +50,8 @@ class ClipBatches:
             for position in range(start, start + self.batch_size):
                 if position // self.num_samples != epoch:
                     epoch = position // self.num_samples
-                    order = np.random.default_rng((self.seed, epoch)).permutation(self.num_samples)
+                    order = np.random.default_rng((self.seed, epoch, _ORDER)).permutation(
+                        self.num_samples
+                    )
                 batch.append((epoch, int(order[position % self.num_samples])))
             yield batch

@@ -30,6 +30,8 @@ from datasets.transforms import (
 from util.images import image_size, load_image
 from util.masks import COLOUR_MODES, read_mask
 
+# What the published mixture holds.
+PUBLISHED_SETS = ("BIG_small", "DUTS-TE", "DUTS-TR", "ECSSD", "FSS", "HRSOD_small")
 # How often the published mixture repeats a data set; any other folder counts once.
 REPEATS = {"BIG_small": 5, "HRSOD_small": 5}
 

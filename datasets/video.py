@@ -5,6 +5,8 @@ The readers (davis, youtube, generic) differ only in how they make a `Video`.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import re
 from collections import Counter
@@ -145,6 +147,18 @@ class Video:
             new_labels=self._new_labels(index),
             is_required=index in self.required_frames,
         )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Another one when frames come, go or change (their sizes tell), or when masks change."""
+        digest = hashlib.sha256()
+        for path in self._frames:
+            digest.update(f"{path.name} {path.stat().st_size}\n".encode(errors="surrogateescape"))
+        for index, path in sorted(self._masks.items()):
+            digest.update(f"{index} {path.name}\n".encode(errors="surrogateescape"))
+            digest.update(path.read_bytes())
+        digest.update(f"{self.working_size}".encode())
+        return digest.hexdigest()
 
     def _check_names(self, required: Collection[str] | None) -> None:
         folder = self._frames[0].parent

@@ -6,8 +6,10 @@ Xu et al., YouTube-VOS: Sequence-to-Sequence Video Object Segmentation, ECCV 201
 from __future__ import annotations
 
 import json
+import warnings
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets.video import Video, load_videos, masks_by_frame
 from util.images import list_frames, list_images
@@ -45,13 +47,20 @@ def youtube(root: Path, split: str = "valid", shorter_side: int | None = 480) ->
         )
     required = _required_frames(root / split / "meta.json")
     return load_videos(
-        partial(_make, name, all_frames / name, annotations / name, names, shorter_side)
-        for name, names in sorted(required.items())
+        partial(_make, name, all_frames / name, annotations / name, wanted, shorter_side)
+        for name, wanted in sorted(required.items())
     )
 
 
-def _required_frames(meta_path: Path) -> dict[str, set[str]]:
-    """The frame names of each video that any of its objects is evaluated on."""
+class _Wanted(NamedTuple):
+    """What meta.json says of a video."""
+
+    frames: set[str]  # names of those that any object is evaluated on
+    objects: set[str]
+
+
+def _required_frames(meta_path: Path) -> dict[str, _Wanted]:
+    """What is wanted of each video."""
     if not meta_path.is_file():
         raise FileNotFoundError(
             f"{meta_path} does not exist: it names the frames to segment and comes with the "
@@ -60,7 +69,10 @@ def _required_frames(meta_path: Path) -> dict[str, set[str]]:
     try:
         videos = json.loads(meta_path.read_text())["videos"]
         required = {
-            video: {frame for item in entry["objects"].values() for frame in item["frames"]}
+            video: _Wanted(
+                {frame for item in entry["objects"].values() for frame in item["frames"]},
+                set(entry["objects"]),
+            )
             for video, entry in videos.items()
         }
     # A JSONDecodeError is a ValueError.
@@ -78,11 +90,19 @@ def _make(
     name: str,
     frames_folder: Path,
     masks_folder: Path,
-    required: set[str],
+    wanted: _Wanted,
     shorter_side: int | None,
 ) -> Video:
     frames = list_frames(frames_folder)
     if not masks_folder.is_dir():
         raise FileNotFoundError(f"video {name} has no masks: the folder {masks_folder} is missing")
     masks = masks_by_frame(frames, list_images(masks_folder))
-    return Video(name, frames, masks, required=required, shorter_side=shorter_side)
+    video = Video(name, frames, masks, required=wanted.frames, shorter_side=shorter_side)
+    absent = sorted(wanted.objects - {str(label) for label in video.labels})
+    if absent:
+        warnings.warn(
+            f"video {name}: meta.json names object {', '.join(absent)}, which no mask in "
+            f"{masks_folder} shows; without its first mask it cannot be segmented",
+            stacklevel=2,
+        )
+    return video

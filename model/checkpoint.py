@@ -68,6 +68,12 @@ def _not_a_checkpoint(path: Path) -> str:
 
 def save_network(path: Path, network: Network, record: dict[str, Any]) -> None:
     """Write weights with what they are: `record` (settings, commit, versions) travels along."""
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            raise FloatingPointError(
+                f"{name} is not finite any more, so {path} was not written: the training has "
+                "broken down; go on from an earlier checkpoint with a lower --lr."
+            )
     content = {"format": FORMAT, "spec": asdict(network.spec), "weights": network.state_dict()}
     write_file(path, {**content, "record": record})
 
@@ -75,7 +81,10 @@ def save_network(path: Path, network: Network, record: dict[str, Any]) -> None:
 def write_file(path: Path, content: dict[str, Any]) -> None:
     """torch.save, whole or not at all."""
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's own writer tells a full disk by this
+            raise ValueError(f"{path} cannot be written ({error}): is the disk full?") from error
 
 
 def load_network(path: Path | str, is_single_object: bool = False, seed: int = 0) -> Network:
@@ -122,7 +131,14 @@ def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
             ) from error
     else:
         spec, weights = convert_published(content, path)
-    return spec, {name: _to_float(tensor) for name, tensor in weights.items()}
+    weights = {name: _to_float(tensor) for name, tensor in weights.items()}
+    broken = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{path} holds numbers that are not finite, in {_some(broken, 3)}: its training broke "
+            "down; take an earlier file."
+        )
+    return spec, weights
 
 
 def _to_float(tensor: torch.Tensor) -> torch.Tensor:
@@ -138,6 +154,11 @@ def convert_published(content: dict[str, Any], path: Path | str) -> tuple[Networ
     Raises:
         ValueError: no method of ours has such names, with the nearest one's differences.
     """
+    if str(content.get("format", "")).endswith("-training"):
+        raise ValueError(
+            f"{path} is a checkpoint to resume training from: give the file of weights beside it, "
+            "without _checkpoint in its name."
+        )
     if not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ValueError(
             f"{path} holds {_some(content) or 'nothing'}, not a state_dict: give the file of "

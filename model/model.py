@@ -36,13 +36,8 @@ def share_of_update(settings: TrainSettings, num_processes: int) -> tuple[int, i
             f"--global_batch {settings.global_batch} cannot be dealt out evenly to {num_processes} "
             "processes: choose a multiple."
         )
-    passes = math.ceil(share / settings.batch_size)
-    if share % passes:
-        raise ValueError(
-            f"The {share} clips of each process cannot be dealt out evenly to {passes} passes of "
-            f"at most --batch_size {settings.batch_size}: choose a divisor of {share}."
-        )
-    return share, passes
+    fewest = math.ceil(share / settings.batch_size)
+    return share, next(passes for passes in range(fewest, share + 1) if share % passes == 0)
 
 
 def _distribute(module: nn.Module, device: torch.device) -> DistributedDataParallel:
@@ -98,9 +93,7 @@ class Model:
             weight_decay=settings.weight_decay,
             fused=device.type in ("cpu", "cuda"),  # MPS has it only in later releases of torch
         )
-        self.scheduler = torch.optim.lr_scheduler.MultiStepLR(
-            self.optimizer, settings.steps, settings.gamma
-        )
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
         # Only float16 gradients vanish without scaling.
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
         self.hard_examples = HardExampleSchedule(settings.start_warm, settings.end_warm)
@@ -149,9 +142,20 @@ class Model:
             raise FloatingPointError(self._explain_loss(is_lost, sums, images, labels, num_objects))
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.scheduler.step()
         self.iteration += 1
+        self.set_rates()
         return sums, logits.detach()
+
+    def set_rates(self) -> None:
+        """The learning rates of the next update: a function of the iteration alone."""
+        num_steps = sum(step <= self.iteration for step in self.settings.steps)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self.settings.gamma**num_steps
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next update."""
+        return self.optimizer.param_groups[0]["lr"]
 
     def _losses(
         self, images: torch.Tensor, labels: torch.Tensor, num_objects: torch.Tensor

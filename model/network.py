@@ -69,6 +69,8 @@ class Network(nn.Module):
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """RGB uint8 (..., 3, H, W) -> float32, by ImageNet's mean and standard deviation."""
+        if image.dtype != torch.uint8:
+            raise ValueError(f"An image must be uint8, 0 to 255; it is {image.dtype}.")
         return (image.float() / 255 - self.mean) / self.std
 
     def encode_query(self, image: torch.Tensor) -> QueryFeatures:

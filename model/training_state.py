@@ -7,6 +7,7 @@ and milestones), and <id>_checkpoint.pth, which is the newest of the latter unde
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import secrets
@@ -27,7 +28,8 @@ from util.provenance import list_changes
 _MAY_CHANGE = {
     "load_network", "load_model", "save_dir", "static_root", "bl_root", "davis_root", "yv_root",
     "device", "num_workers", "benchmark", "report_interval", "image_interval", "save_interval",
-    "keep_last", "milestones", "debug", "iterations", "id", "trunk_weights", "compile",
+    "keep_last", "milestones", "debug", "iterations", "id", "trunk_weights", "compile", "no_amp",
+    "precision",
     # What counts is clips_per_update, which the record holds.
     "batch_size", "global_batch",
 }  # fmt: skip
@@ -59,7 +61,6 @@ def save(model: Model) -> None:
             "iteration": model.iteration,
             "weights": model.network.state_dict(),
             "optimizer": model.optimizer.state_dict(),
-            "scheduler": model.scheduler.state_dict(),
             "scaler": model.scaler.state_dict(),
             "random_states": random_states,
         },
@@ -67,7 +68,7 @@ def save(model: Model) -> None:
     _link(path, checkpoint_path(model.settings))
     kept = {model.iteration, *model.settings.milestones}
     numbered = _numbered(model.settings)
-    for iteration in sorted(numbered)[: -model.settings.keep_last]:
+    for iteration in _by_age(numbered)[model.settings.keep_last :]:
         if iteration not in kept:
             numbered[iteration].unlink()
 
@@ -91,6 +92,19 @@ def _numbered(settings: TrainSettings) -> dict[int, Path]:
     folder = Path(settings.save_dir) / settings.id
     found = {path: name.fullmatch(path.name) for path in folder.glob("*_checkpoint.pth")}
     return {int(match[1]): path for path, match in found.items() if match}
+
+
+def _by_age(numbered: dict[int, Path]) -> list[int]:
+    """Iterations, the one written last first: after going back, that is not the highest."""
+    return sorted(numbered, key=lambda i: (numbered[i].stat().st_mtime_ns, i), reverse=True)
+
+
+def mark_newest(settings: TrainSettings, iteration: int) -> None:
+    """Have `find_newest` prefer the checkpoint gone on from to later ones, which are abandoned."""
+    path = _numbered(settings).get(iteration)
+    if path is not None:
+        path.touch()
+        _link(path, checkpoint_path(settings))
 
 
 def _random_state(model: Model) -> torch.Tensor:
@@ -118,7 +132,7 @@ def _set_random_state(model: Model, states: list[torch.Tensor]) -> None:
 def find_newest(settings: TrainSettings) -> tuple[Path, list[str]] | None:
     """The newest checkpoint of a run that can be read, and what was wrong with newer ones."""
     numbered = _numbered(settings)
-    paths = [numbered[iteration] for iteration in sorted(numbered, reverse=True)]
+    paths = [numbered[iteration] for iteration in _by_age(numbered)]
     if checkpoint_path(settings).exists():
         paths.append(checkpoint_path(settings))
     problems = []
@@ -136,7 +150,7 @@ def find_newest(settings: TrainSettings) -> tuple[Path, list[str]] | None:
 
 def remove_leftovers(settings: TrainSettings) -> None:
     """Remove what a killed process was writing."""
-    for path in (Path(settings.save_dir) / settings.id).glob(f".{settings.id}_*.pth"):
+    for path in (Path(settings.save_dir) / settings.id).glob(f".{glob.escape(settings.id)}_*.pth"):
         path.unlink(missing_ok=True)
 
 
@@ -164,16 +178,22 @@ def resume(model: Model, path: Path | str) -> None:
     then, now = content["record"]["settings"], asdict(model.settings)
     counted = {name: model.record.get(name) for name in ("clips_per_update", "num_samples")}
     differing = list_changes(content["record"], counted, ())
-    differing += [f"--{phrase}" for phrase in list_changes(then, now, _MAY_CHANGE)]
+    may_change = _MAY_CHANGE
+    if model.settings.stage != "0":  # the jumps follow the share of the epochs done
+        may_change = _MAY_CHANGE - {"iterations"}
+    differing += [f"--{phrase}" for phrase in list_changes(then, now, may_change)]
     if differing:
         raise ValueError(
             f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with "
             "the same, or start a new run from its weights with --load_network."
         )
     model.network.load_state_dict(content["weights"])
+    is_fused = model.optimizer.param_groups[0]["fused"]
     model.optimizer.load_state_dict(content["optimizer"])
-    model.scheduler.load_state_dict(content["scheduler"])
+    for group in model.optimizer.param_groups:
+        group["fused"] = is_fused  # the run may have come from another device
     if content["scaler"]:  # empty where the run did not scale, on a CPU
         model.scaler.load_state_dict(content["scaler"])
     _set_random_state(model, content["random_states"])
     model.iteration = content["iteration"]
+    model.set_rates()

@@ -20,10 +20,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import progressbar
+from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets.clips import TrainingClips
+from datasets.clips import TrainingClips, start_worker
+from datasets.sampler import ClipBatches
 from datasets.static import StaticClips, find_static_pairs, mix_static
 from datasets.training_videos import JumpSchedule, VideoClips, VideoSet
 from datasets.video_list import find_davis
@@ -44,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--crop_size", type=int, default=384)
     parser.add_argument("--num_frames", type=int, default=3)
     parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument(
+        "--num_workers", type=int, default=1, help="of the loader, whose rate counts per worker"
+    )
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args(argv)
     cv2.setNumThreads(0)
@@ -55,17 +60,18 @@ def main(argv: list[str] | None = None) -> int:
         videos = find_davis(arguments.davis_root or drawn / "DAVIS", arguments.davis_subset)
         options = (arguments.crop_size, arguments.num_frames)
         jumps = JumpSchedule([25], [], 1)
-        rows = [
-            measure("static", StaticClips(mix_static(static), *options), arguments.samples),
-            measure(
-                "video", VideoClips([VideoSet("", videos)], jumps, *options), arguments.samples
-            ),
-        ]
-    print("sample   units   ms (median)   samples / s, one core   unit ms")
+        kinds: dict[str, TrainingClips] = {
+            "static": StaticClips(mix_static(static), *options),
+            "video": VideoClips([VideoSet("", videos)], jumps, *options),
+        }
+        rows = [measure(name, clips, arguments.samples) for name, clips in kinds.items()]
+        for row, clips in zip(rows, kinds.values(), strict=True):
+            row["loaded"] = measure_loader(clips, arguments.samples, arguments.num_workers)
+    print("sample   units   ms (median)   samples / s, one core   from the loader   unit ms")
     for row in rows:
         print(
             f"{row['sample']:7}{row['units']:7.1f}{row['ms']:14.2f}{row['per_second']:24.1f}"
-            f"{row['unit_ms']:10.3f}"
+            f"{row['loaded']:18.1f}{row['unit_ms']:10.3f}"
         )
     if arguments.json:
         write_json(arguments.json, {"settings": vars(arguments), "rows": rows})
@@ -93,6 +99,24 @@ def measure(name: str, clips: TrainingClips, num_samples: int) -> dict[str, floa
         "units": ms / unit_ms,
         "per_second": 1 / mean,
     }
+
+
+def measure_loader(clips: TrainingClips, num_samples: int, num_workers: int) -> float:
+    """Samples per second and worker of the loader, with collation and the way between processes."""
+    batch = 4
+    warm = 2 * max(num_workers, 1)
+    iterations = max(num_samples // batch, 1) + warm
+    loader = DataLoader(
+        clips,
+        batch_sampler=ClipBatches(len(clips), batch, range(iterations)),
+        num_workers=num_workers,
+        worker_init_fn=start_worker,
+    )
+    start = 0.0
+    for number, _ in enumerate(loader, 1):
+        if number == warm:
+            start = time.perf_counter()
+    return batch * (iterations - warm) / (time.perf_counter() - start) / max(num_workers, 1)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -42,7 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--amp", action="store_true")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if arguments.child:
+    if min(arguments.frames) < 1:
+        parser.error("--frames must be at least 1")
+    if arguments.child is not None:
         print(json.dumps(measure(arguments, arguments.child)))
         return 0
     given = sys.argv[1:] if argv is None else argv

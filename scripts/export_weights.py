@@ -31,8 +31,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("sources", type=Path, nargs="+", help="files of weights, ours or published")
     parser.add_argument("target", type=Path, help="the file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the target")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.target.exists() and not arguments.overwrite:
+            raise ValueError(
+                f"{arguments.target} exists already: give another target after the sources, or "
+                "--overwrite."
+            )
         spec, weights = average(arguments.sources)
         halved = {k: _halve(k, v) for k, v in weights.items()}
         overflown = [k for k, v in halved.items() if (v.isinf() & ~weights[k].isinf()).any()]

@@ -116,6 +116,11 @@ def bl30k_jobs(request: Request) -> list[Job]:
     ]
 
 
+def generic_jobs(request: Request) -> list[Job]:
+    """Videos of one's own: every frame, and masks where objects first appear, on any frame."""
+    return [partial(_write_generic, request, index) for index in range(request.num_videos)]
+
+
 def static_jobs(request: Request) -> list[Job]:
     """Single images with binary masks: FSS in class folders, the other sets flat."""
     stems = [
@@ -135,6 +140,7 @@ LAYOUTS: dict[str, tuple[str, Callable[[Request], list[Job]]]] = {
     "youtube": ("YouTube", youtube_jobs),
     "bl30k": ("BL30K", bl30k_jobs),
     "static": ("static", static_jobs),
+    "generic": ("generic", generic_jobs),
 }
 
 
@@ -204,6 +210,23 @@ def _write_youtube_valid(request: Request, index: int, meta: dict[str, dict]) ->
         for label, first in sorted(first_frames.items())
     }
     meta[video] = {"objects": objects}
+
+
+def _write_generic(request: Request, index: int) -> None:
+    """As `_write_youtube_valid`, with a late object in every other video."""
+    late = 1 - index % 2 if request.num_frames >= MIN_YOUTUBE_FRAMES else 0
+    clip = request.clip(0, index, num_objects=max(request.num_objects, 1 + late), late=late)
+    images, masks = (
+        request.folder / kind / f"video{index:03d}" for kind in ("JPEGImages", "Annotations")
+    )
+    seen: set[int] = set()
+    for frame_index, (image, labels) in enumerate(clip):
+        write_image(images / f"{frame_index:05d}.jpg", image)
+        new = {int(label) for label in np.unique(labels)} - {0} - seen
+        if new:
+            seen |= new
+            only_new = np.where(np.isin(labels, [*new]), labels, np.uint8(0))
+            write_mask(masks / f"{frame_index:05d}.png", only_new, DAVIS_PALETTE)
 
 
 def _write_meta(path: Path, meta: dict[str, dict]) -> None:

@@ -12,11 +12,21 @@ from scripts import bench_data, bench_train
 
 def test_samples(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--static_root", str(synthetic / "static"), "--davis_root", str(synthetic / "DAVIS")]
-    flags += ["--crop_size", "32", "--samples", "3", "--json", str(tmp_path / "data.json")]
+    flags += [
+        "--crop_size",
+        "32",
+        "--samples",
+        "4",
+        "--num_workers",
+        "0",
+        "--json",
+        str(tmp_path / "data.json"),
+    ]
     assert bench_data.main(flags) == 0
     rows = json.loads((tmp_path / "data.json").read_text())["rows"]
     assert [row["sample"] for row in rows] == ["static", "video"]
     for row in rows:
+        assert row["loaded"] > 0
         assert row["units"] == pytest.approx(row["ms"] / row["unit_ms"])
     assert "static" in capsys.readouterr().out
 

@@ -372,7 +372,7 @@ def test_a_checkpoint_to_resume_from_is_no_file_of_weights(tmp_path: Path) -> No
     settings = TrainSettings(id="run", size="tiny", save_dir=str(tmp_path), device="cpu")
     model = Model(tiny_network(), settings, {"settings": {}}, CPU, torch.float32, Ranks())
     save(model)
-    with pytest.raises(ValueError, match=r"give the file of weights \(without _checkpoint in"):
+    with pytest.raises(ValueError, match="is a checkpoint to resume training from: give the"):
         load_for_evaluation(checkpoint_path(model.settings))
     weights = load_for_evaluation(model.folder / "run_0.pth").state_dict()
     assert torch.equal(weights["decoder.pred.weight"], tiny_network().decoder.pred.weight)

@@ -92,7 +92,7 @@ def test_two_processes_equal_one(synthetic: Path, tmp_path: Path) -> None:
         # One process writes for both.
         files = sorted(path.name.split(".")[0] for path in folder.iterdir())
         weights_and_checkpoint = [f"run_{ITERATIONS}", f"run_{ITERATIONS}_checkpoint"]
-        assert [name for name in files if name not in ("environment", "changes_0")] == [
+        assert [name for name in files if name not in ("environment", "changes_0", "")] == [
             "events", "log", "log", *weights_and_checkpoint, "run_checkpoint",
         ]  # fmt: skip
         log = (folder / "log.txt").read_text()

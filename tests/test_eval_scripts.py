@@ -25,7 +25,8 @@ from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
 from util.hyper_para import EVAL_SCRIPTS
-from util.masks import DAVIS_PALETTE, write_mask
+from util.masks import DAVIS_PALETTE, read_mask, write_mask
+from util.signals import INTERRUPTED
 
 NUM_FRAMES, SIZE = 11, (48, 68)  # as tests/conftest.py makes them
 NAMES = [f"{index:05d}" for index in range(NUM_FRAMES)]
@@ -352,8 +353,9 @@ def test_an_interrupted_run_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(inference_core.InferenceCore, "step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            evaluate("davis", davis, "--overlay")
+        result = evaluate("davis", davis, "--overlay")
+    assert result.code == INTERRUPTED
+    assert "Interrupted: the same command goes on with what is left." in result.err
     names = names_in(tmp_path / "out")
     num_done = stop // NUM_FRAMES
     done = {f"val-{index:03d}" for index in range(num_done)}
@@ -376,16 +378,43 @@ def test_what_a_killed_run_leaves_is_cleared(
     output = tmp_path / "out"
     assert evaluate("davis", davis).code == 0
     whole = files(output)
-    for name in (".val-001.partial", ".val-001.x1y2.partial"):
+    for name in (".val-001.partial", ".val-001.outdated"):
         half = output / name
         half.mkdir()
         (half / "00000.png").write_bytes(b"half a mask")
+    (output / ".mine.partial").mkdir()  # not ours
     shutil.rmtree(output / "val-001")
     result = evaluate("davis", davis)
     assert result.code == 0
     assert f"1 videos, {NUM_FRAMES} frames; 1 videos were complete before" in result.out
     assert files(output) == whole
-    assert names_in(output) == {"run.json", "val-000", "val-001"}
+    assert names_in(output) == {"run.json", "val-000", "val-001", ".mine.partial"}
+
+
+def test_a_video_that_changed_is_segmented_again(
+    evaluate: Evaluate, davis: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    own = tmp_path / "davis"
+    shutil.copytree(davis, own)
+    assert evaluate("davis", own).code == 0
+    before = files(output)
+    folder = own / "trainval" / "Annotations" / "480p" / "val-001"
+    first = read_mask(folder / "00000.png")
+    write_mask(folder / "00000.png", np.fliplr(first.labels).copy(), first.palette)
+    result = evaluate("davis", own)
+    assert "1 videos, 11 frames; 1 videos were complete before" in result.out
+    assert "Segmented again, since frames, masks or results had changed: val-001" in result.out
+    after = files(output)
+    changed = {name for name in after if after[name] != before[name]} - {"run.json", ".lock"}
+    assert changed
+    assert all(name.startswith("val-001/") for name in changed)
+    (output / "val-000" / "00003.png").unlink()
+    assert "changed: val-000" in evaluate("davis", own).out
+    assert (output / "val-000" / "00003.png").exists()
+    result = evaluate("davis", own, "--overlay")  # changes no mask
+    assert result.code == 0
+    assert (output / "val-000.mp4").exists() or (output / "val-000.avi").exists()
 
 
 @pytest.mark.parametrize(

@@ -63,5 +63,9 @@ def test_a_command_of_the_pages(
             assert not flag.startswith("-") or f"{flag} " in f"{known} ", flag
 
 
+def test_no_page_is_unfinished() -> None:
+    assert not [page.name for page in PAGES if "@@" in page.read_text()]
+
+
 def test_there_are_commands() -> None:
     assert len(CASES) > 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def assert_same_end(whole: Path, killed: Path) -> None:
     assert losses(whole / "run") == losses(killed / "run")
     assert [iteration for iteration, _ in losses(whole / "run")] == [*range(1, 19)]
     # No half-written file is left.
-    assert not [path for path in (killed / "run").iterdir() if path.name.startswith(".")]
+    assert [path.name for path in (killed / "run").glob(".*")] == [".lock"]
 
 
 def test_one_process(synthetic: Path, tmp_path: Path) -> None:
@@ -91,6 +92,34 @@ def test_two_processes_that_torchrun_restarts(synthetic: Path, tmp_path: Path) -
     assert_same_end(tmp_path / "whole", tmp_path / "killed")
     starts = json.loads((tmp_path / "killed" / "run" / "environment.json").read_text())
     assert [start["iteration"] for start in starts] == [0, 3, 6, 8]
+
+
+def test_two_nodes_of_which_one_fails(synthetic: Path, tmp_path: Path) -> None:
+    """Only the node whose process died counts a restart; both must meet again, and resume."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
+    flags = argv(synthetic, tmp_path, [["kill", 5, 1]])
+    flags = flags[: flags.index("--load_model")]
+    nodes = [
+        subprocess.Popen(
+            [
+                sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={node}",
+                "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint={endpoint}",
+                "--rdzv_id=test", "--max-restarts=3", *flags,
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for node in (0, 1)
+    ]  # fmt: skip
+    try:
+        assert [node.wait(240) for node in nodes] == [0, 0]
+    finally:
+        for node in nodes:
+            node.kill()
+    starts = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert [start["iteration"] for start in starts] == [0, 3]
+    assert [iteration for iteration, _ in losses(tmp_path / "run")] == [*range(1, 19)]
 
 
 @pytest.fixture
@@ -146,13 +175,13 @@ def test_a_disk_without_links_gets_copies(saved: Path, monkeypatch: pytest.Monke
     training_state._link(saved / "kept_4_checkpoint.pth", name)
     assert not name.samefile(saved / "kept_4_checkpoint.pth")
     assert torch.load(name, weights_only=True)["iteration"] == 4
-    assert not [*saved.glob(".*")]
+    assert [path.name for path in saved.glob(".*")] == [".lock"]
 
 
 def test_a_stop_is_asked_for_and_the_handler_goes_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
-        assert not stop.is_asked
+        assert not stop.asked
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.is_asked
+        assert stop.asked == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before

@@ -25,14 +25,16 @@ from datasets.clips import ClipSample
 from datasets.sampler import ClipBatches
 from datasets.static import StaticClips
 from model.checkpoint import convert_published, read_weights, save_network
-from model.model import Model
+from model.model import Model, share_of_update
 from model.start import start_network
 from model.training_state import resume
 from util.devices import Ranks
+from util.files import claimed
 from util.hyper_para import TrainSettings
 from util.parse_settings import parse_train
 from util.provenance import describe_commit
 from util.reference import fill_weights
+from util.signals import INTERRUPTED
 
 REFERENCE = Path(__file__).parent / "reference" / "stcn_state_dict.json"
 SCALARS = {"loss_1", "loss_2", "iou", "total_loss", "lr", "time_data", "time_compute"}
@@ -103,7 +105,7 @@ def test_a_run_learns_and_leaves_its_files(start: Train, tmp_path: Path) -> None
     names = {path.name for path in folder.iterdir()}
     weights = {f"one_{i}{kind}.pth" for i in (30, 40) for kind in ("", "_checkpoint")}
     logs = {"log.txt", "log.jsonl", "environment.json", events.name}
-    assert names - {"changes_0.diff"} == weights | {"one_checkpoint.pth"} | logs
+    assert names - {"changes_0.diff", ".lock"} == weights | {"one_checkpoint.pth"} | logs
 
     found = curves(folder)
     assert found.keys() == SCALARS
@@ -230,7 +232,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(start: Train, tmp_path: Path)
     assert start("halves", "-i", 10, *flags, "--load_model", checkpoint) == 0
     whole = load(saves / "whole" / "whole_checkpoint.pth")
     halves = load(checkpoint)
-    for part in ("iteration", "weights", "optimizer", "scheduler", "scaler", "spec"):
+    for part in ("iteration", "weights", "optimizer", "random_states", "scaler", "spec"):
         assert_same(whole[part], halves[part])
     assert_same(
         load(saves / "whole" / "whole_10.pth")["weights"],
@@ -366,7 +368,7 @@ def test_a_run_starts_from_its_own_weights(start: Train, trained: Path, tmp_path
 
 
 def test_the_checkpoint_is_no_network(trained: Path) -> None:
-    with pytest.raises(ValueError, match=r"_checkpoint\.pth holds .* not a state_dict: give the"):
+    with pytest.raises(ValueError, match=r"_checkpoint\.pth is a checkpoint to resume train"):
         started("--load_network", trained / "done_checkpoint.pth")
 
 
@@ -565,18 +567,79 @@ def test_passes_give_the_loss_of_the_whole_batch(start: Train, tmp_path: Path) -
         assert a == pytest.approx(b, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("flags", "sentence"),
-    [
-        ("--global_batch 3 -b 2", "The 3 clips of each process cannot be dealt out evenly to 2"),
-        ("--global_batch 5 -b 4", "choose a divisor of 5"),
-    ],
-)
-def test_batches_that_do_not_divide(
-    start: Train, capsys: pytest.CaptureFixture[str], flags: str, sentence: str
+def test_the_clips_of_an_update_are_dealt_out() -> None:
+    def share(processes: int, *flags: str) -> tuple[int, int]:
+        return share_of_update(parse_one(["--id", "x", *flags]), processes)
+
+    assert share(3, "-b", "8") == (8, 1)
+    assert share(2, "-b", "8", "--global_batch", "16") == (8, 1)
+    assert share(4, "-b", "8", "--global_batch", "16") == (4, 1)
+    assert share(1, "-b", "4", "--global_batch", "10") == (10, 5)  # the fewest that divide
+    assert share(1, "-b", "4", "--global_batch", "7") == (7, 7)
+    with pytest.raises(ValueError, match="--global_batch 16 cannot be dealt out evenly to 3 proc"):
+        share(3, "--global_batch", "16")
+
+
+def test_going_back_leaves_the_abandoned_branch(start: Train, tmp_path: Path) -> None:
+    """Later checkpoints of another branch are neither resumed nor kept at the new ones' cost."""
+    flags = ("--save_interval", 2, "--keep_last", 2)
+    assert start("back", "-i", 8, *flags, "--milestones", 2) == 0
+    folder = tmp_path / "saves" / "back"
+    old = folder / "back_2_checkpoint.pth"
+    assert start("back", "-i", 4, *flags, "--load_model", old) == 0
+    assert load(folder / "back_checkpoint.pth")["iteration"] == 4
+    assert (folder / "back_4_checkpoint.pth").exists()
+    assert start("back", "-i", 6, *flags, "--load_model", "auto") == 0
+    assert [step for step, _ in curves(folder)["total_loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_runs_are_not_mixed(
+    start: Train, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert start("x", "-i", 1, *flags.split()) == 2
-    assert sentence in capsys.readouterr().err
+    assert start("own", "-i", 1) == 0
+    assert start("own", "-i", 4, "--load_model", trained / "done_checkpoint.pth") == 2
+    assert "would mix with another: choose another --id" in capsys.readouterr().err
+    with claimed(tmp_path / "saves" / "own"):
+        assert start("own", "-i", 4, "--load_model", "auto") == 2
+    assert "Another run is writing to" in capsys.readouterr().err
+
+
+def test_a_run_may_go_on_in_full_precision(start: Train, tmp_path: Path) -> None:
+    """As the message about losses that are not finite advises."""
+    assert start("half", "-i", 1, is_mixed=True) == 0
+    assert start("half", "-i", 2, "--load_model", "auto") == 0
+
+
+def test_videos_go_on_at_their_place_in_the_jump_schedule(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stage 3, in passes, interrupted between two saves and across a change of the jump."""
+
+    def run(name: str) -> int:
+        flags = ["--id", name, "--stage", "3", "--save_dir", str(tmp_path), *TINY, "-i", "12"]
+        flags += ["--davis_root", str(synthetic / "DAVIS"), "--yv_root", str(synthetic / "YouTube")]
+        flags += ["--global_batch", "4", "--save_interval", "3", "--load_model", "auto"]
+        flags += ["--jumps", "1", "9", "--jump_fractions", "0.4", "--trunk_weights", "none"]
+        return train.main(flags)
+
+    assert run("whole") == 0
+    step = Model.step
+
+    def interrupted(self: Model, *args: Any) -> Any:
+        if self.iteration == 5:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    monkeypatch.setattr(Model, "step", interrupted)
+    assert run("cut") == INTERRUPTED
+    monkeypatch.setattr(Model, "step", step)
+    assert run("cut") == 0
+    names = [tmp_path / name / f"{name}_12.pth" for name in ("whole", "cut")]
+    assert_same(*(load(path)["weights"] for path in names))
+    logs = [(path.parent / "log.jsonl").read_text().splitlines() for path in names]
+    losses = [[json.loads(line)["total_loss"] for line in log] for log in logs]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 12
 
 
 def test_the_compiled_network_gives_the_same_loss(start: Train, tmp_path: Path) -> None:

@@ -25,6 +25,11 @@ class Video(Protocol):
     name: str
     size: tuple[int, int]
     palette: bytes | None
+    frame_names: list[str]
+    required_frames: frozenset[int]
+
+    @property
+    def digest(self) -> str: ...
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Any: ...

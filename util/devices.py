@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+import uuid
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_JOIN_SECONDS = 1800
 PRECISIONS = ("auto", *_DTYPES)
 
 
@@ -103,18 +106,60 @@ def join_ranks(device_name: str = "auto") -> Ranks:
     device = pick_device(device_name, ranks.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # torchrun keeps its store when it restarts processes, with the addresses of those that died:
-    # without a prefix of their own, the new ones may try to connect to them.
     store, rank, world_size = next(rendezvous("env://"))
-    store = dist.PrefixStore(f"start_{num_restarts()}", store)
+    store = dist.PrefixStore(_agree_on_start(store, rank, world_size), store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     return ranks
 
 
-def num_restarts() -> int:
-    """How often torchrun --max-restarts has started this process again."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+def _agree_on_start(store: dist.Store, rank: int, world_size: int) -> str:
+    """A name that the processes of this start share, and those of earlier ones do not.
+
+    torchrun keeps its store when it restarts processes, with the addresses of those that died; new
+    processes that read them wait for the dead. How often a node has restarted is no name either:
+    each node counts for itself. So every process calls out under a name of its own, which the first
+    one answers with the name of the start until all have confirmed it.
+
+    Raises:
+        ValueError: some process did not come within half an hour.
+    """
+    own = uuid.uuid4().hex
+    deadline = time.monotonic() + _JOIN_SECONDS
+    if rank > 0:
+        store.set(f"hello/{rank}", own)
+        while not store.check([f"welcome/{own}"]):
+            _wait(deadline)
+        start = store.get(f"welcome/{own}").decode()
+        store.set(f"confirmed/{start}/{rank}", "")
+        return start
+    waiting = {*range(1, world_size)}
+    while waiting:
+        for other in [*waiting]:
+            if store.check([f"confirmed/{own}/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"hello/{other}"]):
+                # Perhaps of one that died: then nobody reads the answer, and a new call will come.
+                store.set(f"welcome/{store.get(f'hello/{other}').decode()}", own)
+        if waiting:
+            _wait(deadline)
+    return own
+
+
+def _wait(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise ValueError("Not all processes have come: see what the others say, and start again.")
+    time.sleep(0.02)
+
+
+def was_restarted() -> bool:
+    """Whether torchrun --max-restarts has started any of these processes again."""
+    count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    return any_over_ranks([count > 0], torch.device(_exchange_device()))[0]
+
+
+def _exchange_device() -> str:
+    return "cuda" if dist.is_initialized() and dist.get_backend() == "nccl" else "cpu"
 
 
 def leave_ranks() -> None:
@@ -141,13 +186,35 @@ def gather_over_ranks(value: torch.Tensor) -> list[torch.Tensor]:
     return values
 
 
-def from_main(value: Any) -> Any:
-    """What the main process has of something; all processes must call it."""
+ValueT = TypeVar("ValueT")
+
+
+def from_main(make: Callable[[], ValueT]) -> ValueT:
+    """What the main process makes of something, or the ValueError or OSError that it raises.
+
+    All processes must call it.
+    """
     if not dist.is_initialized():
-        return value
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
+        return make()
+    made: list[Any] = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            made[0] = make()
+        except (ValueError, OSError) as error:
+            made[1] = str(error)
+    dist.broadcast_object_list(made)
+    if made[1] is not None:
+        raise ValueError(made[1])
+    return made[0]
+
+
+def same_over_ranks(value: Any) -> bool:
+    """Whether all processes have the same of something; all must call it."""
+    if not dist.is_initialized():
+        return True
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return all(other == values[0] for other in values)
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:

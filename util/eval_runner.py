@@ -7,7 +7,6 @@ an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shutil
 import sys
@@ -23,9 +22,10 @@ import torch
 import torch.nn.functional as F
 
 from util.background import Output, Saver, Video, prefetch
-from util.files import write_json
+from util.files import claimed, write_json
 from util.hyper_para import EvalSettings
 from util.provenance import describe_run, list_changes
+from util.signals import INTERRUPTED
 
 RUN_FILE = "run.json"
 
@@ -62,6 +62,8 @@ class Report:
     num_videos: int = 0
     num_skipped: int = 0  # videos that were complete before
     num_frames: int = 0
+    num_skipped_frames: int = 0  # of these, frames whose masks nobody wants
+    redone: list[str] = field(default_factory=list)  # videos that were there, but not as they are
     processing_seconds: float = 0.0  # from the decoded frame to the label map, I/O excluded
     wall_seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)  # video -> sentence
@@ -70,6 +72,13 @@ class Report:
         lines = [f"{self.num_videos} videos, {self.num_frames} frames"]
         if self.num_skipped:
             lines[0] += f"; {self.num_skipped} videos were complete before"
+        if self.redone:
+            lines.append(
+                f"Segmented again, since frames, masks or results had changed: "
+                f"{', '.join(self.redone)}"
+            )
+        if self.num_skipped_frames:
+            lines.append(f"{self.num_skipped_frames} of the frames needed no mask")
         if self.num_frames:
             lines.append(
                 f"FPS {self.num_frames / max(self.processing_seconds, 1e-9):.2f} without I/O "
@@ -88,7 +97,8 @@ def run_eval(
 ) -> int:
     """What every eval script does; returns the exit status.
 
-    0: all masks are there; 1: some videos failed, the others' masks are there; 2: nothing was done.
+    0: all masks are there; 1: some videos failed, the others' masks are there; 2: nothing was
+    done; 130: interrupted.
     """
     torch.backends.cudnn.benchmark = settings.benchmark
     try:
@@ -101,6 +111,9 @@ def run_eval(
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted: the same command goes on with what is left.", file=sys.stderr)
+        return INTERRUPTED
     print(report)
     return 1 if report.failures else 0
 
@@ -134,8 +147,9 @@ class Runner:
 
     def _run(self, videos: Sequence[Video]) -> Report:
         report = Report()
-        todo = [v for v in videos if not (self.output / v.name).exists()]
+        todo = [v for v in videos if not self._is_complete(v)]
         report.num_skipped = len(videos) - len(todo)
+        report.redone = [v.name for v in todo if (self.output / v.name).exists()]
         total = sum(len(v) for v in todo)
         start = time.perf_counter()
         with progressbar.ProgressBar(
@@ -147,15 +161,15 @@ class Runner:
             ],
         ) as bar:  # fmt: skip
             for video in todo:
-                partial = self.output / f".{video.name}.partial"
+                partial = _partial(self.output, video.name)
                 try:
                     partial.mkdir()
                     for _ in self._segment(video, partial, report):
                         bar.update(report.num_frames, video=video.name)
-                    self._publish(partial, video.name)
+                    self._publish(partial, video)
                     report.num_videos += 1
-                except (ValueError, OSError) as error:
-                    report.failures[video.name] = str(error)
+                except (ValueError, OSError, MemoryError) as error:
+                    report.failures[video.name] = str(error) or type(error).__name__
                 except RuntimeError as error:  # out of memory, for one
                     report.failures[video.name] = _explain(error)
                 finally:
@@ -166,44 +180,58 @@ class Runner:
     @contextlib.contextmanager
     def _claimed_output(self, videos: Sequence[Video]) -> Iterator[None]:
         """Make the folder, clear what an interrupted run left, and record what is being run."""
-        try:
-            self.output.mkdir(parents=True, exist_ok=True)
-            lock = (self.output / ".lock").open("w")
-        except OSError as error:
-            raise _not_writable(self.output, error) from error
-        with lock:
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
+                stack.enter_context(claimed(self.output))
+                self._prepare_output(videos)
             except OSError as error:
-                raise ValueError(
-                    f"Another run is writing to {self.output}: wait for it, or choose another "
-                    "--output."
-                ) from error
-            self._prepare_output(videos)
+                raise _not_writable(self.output, error) from error
             yield
 
     def _prepare_output(self, videos: Sequence[Video]) -> None:
-        try:
-            for left in self.output.glob(".*.partial"):
-                shutil.rmtree(left)
-            path = self.output / RUN_FILE
-            foreign = [v.name for v in videos if (self.output / v.name).exists()]
-            if path.exists():
-                _refuse_other_settings(path, self.record)
-            elif foreign:
-                raise ValueError(
-                    f"{self.output} holds {foreign[0]}, which no run here wrote ({RUN_FILE} is "
-                    "missing): choose another --output, or remove that folder."
-                )
-            runs = [*_read_runs(path), self.record]  # an interrupted run has several
-            write_json(path, {"runs": runs})
-        except OSError as error:
-            raise _not_writable(self.output, error) from error
+        for video in videos:
+            for left in (_partial(self.output, video.name), _outdated(self.output, video.name)):
+                shutil.rmtree(left, ignore_errors=True)
+        path = self.output / RUN_FILE
+        foreign = [v.name for v in videos if (self.output / v.name).exists()]
+        if path.exists():
+            _refuse_other_settings(path, self.record)
+        elif foreign:
+            raise ValueError(
+                f"{self.output} holds {foreign[0]}, which no run here wrote ({RUN_FILE} is "
+                "missing): choose another --output, or remove that folder."
+            )
+        before = _read_run_file(path)
+        self._runs = [*before["runs"], self.record]  # an interrupted run has several
+        self._digests = before["videos"]
+        self._write_run_file()
 
-    def _publish(self, partial: Path, name: str) -> None:
+    def _write_run_file(self) -> None:
+        write_json(self.output / RUN_FILE, {"runs": self._runs, "videos": self._digests})
+
+    def _is_complete(self, video: Video) -> bool:
+        """Whether all masks are there, made of the frames and masks that the video has now."""
+        folder = self.output / video.name
+        wanted = range(len(video)) if self.write_all else video.required_frames
+        return (
+            self._digests.get(video.name) == video.digest
+            and all((folder / f"{video.frame_names[i]}.png").is_file() for i in wanted)
+            and (not self.overlay or self._has_overlay(video.name))
+        )
+
+    def _has_overlay(self, name: str) -> bool:
+        return any((self.output / f"{name}{suffix}").is_file() for suffix in (".mp4", ".avi"))
+
+    def _publish(self, partial: Path, video: Video) -> None:
         for overlay in partial.glob("*.overlay.*"):
-            overlay.replace(self.output / f"{name}{overlay.suffix}")
-        partial.rename(self.output / name)
+            overlay.replace(self.output / f"{video.name}{overlay.suffix}")
+        outdated = _outdated(self.output, video.name)
+        if (self.output / video.name).exists():
+            (self.output / video.name).rename(outdated)
+        partial.rename(self.output / video.name)
+        shutil.rmtree(outdated, ignore_errors=True)
+        self._digests[video.name] = video.digest
+        self._write_run_file()
 
     def _segment(self, video: Video, folder: Path, report: Report) -> Iterator[None]:
         """Segment one video into a folder, yielding after each frame."""
@@ -214,6 +242,7 @@ class Runner:
                 labels = self._step(core, frame, video, is_last=index == len(video) - 1)
                 report.processing_seconds += time.perf_counter() - start
                 report.num_frames += 1
+                report.num_skipped_frames += labels is None
                 if labels is not None and (frame.is_required or self.write_all):
                     saver.put(Output(frame.name, labels, frame.image))
                 yield
@@ -230,6 +259,11 @@ class Runner:
             new = torch.from_numpy(frame.new_labels).to(self.sessions.device)
             masks = {int(v): (new == v).float() for v in np.unique(frame.new_labels) if v}
         prob = core.step(self.sessions.normalise(image), masks, is_last)
+        if not torch.isfinite(prob.sum()):
+            raise ValueError(
+                f"The network's answer on frame {frame.name} is not finite: use --precision "
+                "float32, or other weights."
+            )
         if not is_wanted:
             return None
         return to_labels(prob, core.labels, video.size)
@@ -257,26 +291,40 @@ def _not_writable(folder: Path, error: OSError) -> ValueError:
     )
 
 
-def _read_runs(path: Path) -> list[dict[str, Any]]:
-    """The records in a run file, oldest first; none where there is no file."""
+def _partial(output: Path, name: str) -> Path:
+    """Where the masks of a video lie until they are complete."""
+    return output / f".{name}.partial"
+
+
+def _outdated(output: Path, name: str) -> Path:
+    """Where older masks of a video go while the new ones take their place."""
+    return output / f".{name}.outdated"
+
+
+def _read_run_file(path: Path) -> dict[str, Any]:
+    """The records of the runs, oldest first, and the digests of the videos that are complete."""
     if not path.exists():
-        return []
+        return {"runs": [], "videos": {}}
     try:
-        runs = json.loads(path.read_text())["runs"]
+        content = json.loads(path.read_text())
+        runs, videos = content["runs"], dict(content.get("videos", {}))
         if not all({"settings", "weights_sha256"} <= run.keys() for run in runs) or not runs:
             raise KeyError("settings")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a record of a run ({error}): remove it, or choose another --output."
         ) from error
-    return runs
+    return {"runs": runs, "videos": videos}
 
 
 def _refuse_other_settings(path: Path, record: dict[str, Any]) -> None:
     """Masks of two runs in one folder would be nobody's result."""
-    first = _read_runs(path)[0]
+    first = _read_run_file(path)["runs"][0]
     before = {**first["settings"], "weights_sha256": first["weights_sha256"]}
-    ignored = {"model", "output", "device", "benchmark"}  # the weights' digest tells the model
+    # The weights' digest tells the model; an overlay changes no mask; the videos have digests.
+    ignored = {
+        "model", "output", "device", "benchmark", "overlay", "davis_path", "yv_path", "data_path",
+    }  # fmt: skip
     now = {**record["settings"], "weights_sha256": record["weights_sha256"]}
     differing = list_changes(before, now, ignored)
     if differing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -34,6 +35,29 @@ def atomic_path(path: Path | str, is_durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes that claim it out, until the block or process ends.
+
+    Where the file system knows no locks, nobody is kept out.
+
+    Raises:
+        ValueError: another process has claimed it.
+        OSError: it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
+        except BlockingIOError as error:
+            raise ValueError(
+                f"Another run is writing to {folder}: wait for it, or choose another folder."
+            ) from error
+        except OSError:
+            pass
+        yield
 
 
 def write_json(path: Path | str, content: Any) -> None:

@@ -19,7 +19,9 @@ class TrainSettings:
 
     # --- what to train
     id: str = knob("", "name of the run: results go to <save_dir>/<id>")
-    method: Literal["stcn"] = knob("stcn", "system to train")
+    method: Literal["stcn", "gsfm", "qdmn", "rde", "imsfr"] = knob(
+        "stcn", "system to train (only stcn so far)"
+    )
     size: Literal["base", "small", "tiny"] = knob(
         "base", "widths: base as published, small for laptops, tiny for tests"
     )

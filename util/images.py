@@ -15,7 +15,10 @@ from PIL import Image, ImageOps
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # PIL tells damage by these, depending on where in the file it is.
-DAMAGE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+DAMAGE_ERRORS = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 # PNG is left out: its orientation may stand behind the pixels, out of a header's reach.
 ORIENTED_FORMATS = ("JPEG", "MPO", "WEBP")
 ORIENTATION_TAG = 0x0112

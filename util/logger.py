@@ -74,7 +74,7 @@ class TrainLog:
 
         self.logger = make_logger(folder)
         self.lines = _open_lines(folder / "log.jsonl", start)
-        self.writer = SummaryWriter(str(folder), purge_step=start)
+        self.writer = SummaryWriter(str(folder), purge_step=start + 1)
         self.bar = progressbar.ProgressBar(
             min_value=start,
             max_value=iterations,

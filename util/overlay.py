@@ -72,6 +72,8 @@ class OverlayVideo:
 
     def __init__(self, path: Path | str, size: tuple[int, int], fps: float) -> None:
         path = Path(path)
+        if not str(path).isprintable():  # undecodable bytes crash OpenCV
+            raise ValueError(f"OpenCV cannot write a video named {str(path)!r}: rename it.")
         if path.suffix not in CODECS:
             raise ValueError(f"A video's name must end in {' or '.join(CODECS)}; got {path}.")
         if min(size) < 1 or fps <= 0:

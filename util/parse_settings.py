@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
 
     method, stages = given.get("method", "stcn"), given.get("stage", "0")
     ready = [s for m, s in STAGE_PRESETS if m == method]
+    if not ready:
+        methods = ", ".join(dict.fromkeys(m for m, _ in STAGE_PRESETS))
+        parser.error(f"--method {method} cannot be trained here yet: there is {methods}.")
     if not stages or [*stages] != sorted({*stages} & {*ready}):
         parser.error(
             f"--stage {stages} of {method} cannot be trained: there is {', '.join(ready)}, and "
@@ -122,16 +126,21 @@ def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
         parser.error("--num_workers must be 0 or more.")
     if settings.seed < 0:
         parser.error("--seed must be 0 or more.")
-    if not settings.lr > 0:  # nan is not
+    for name in ("lr", "trunk_lr", "gamma", "weight_decay"):
+        if not 0 <= getattr(settings, name) < math.inf:  # nan is not
+            parser.error(f"--{name} must be a number from 0 up.")
+    if settings.lr == 0:
         parser.error("--lr must be above 0.")
+    if min([*settings.steps, *settings.milestones, settings.start_warm], default=0) < 0:
+        parser.error("--steps, --milestones and --start_warm count iterations, from 0 up.")
+    if settings.seed >= 2**63:
+        parser.error("--seed must be under 2^63.")
     if settings.start_warm > settings.end_warm:
         parser.error(
             f"--start_warm {settings.start_warm} lies after --end_warm {settings.end_warm}."
         )
     if settings.no_amp and settings.precision not in ("auto", "float32"):
         parser.error(f"--no_amp and --precision {settings.precision} contradict each other.")
-    if settings.trunk_lr < 0:
-        parser.error("--trunk_lr must be 0 (frozen) or more.")
     if settings.load_network and settings.trunk_weights == "none":
         parser.error("--trunk_weights none does nothing beside --load_network.")
     if settings.load_network and settings.load_model not in ("", "auto"):

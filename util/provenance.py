@@ -72,7 +72,7 @@ def write_environment(folder: Path, record: dict[str, Any], iteration: int) -> N
     changes = describe_changes()
     if changes:
         with atomic_path(folder / f"changes_{iteration}.diff") as temporary:
-            temporary.write_text(changes)
+            temporary.write_text(changes, errors="surrogateescape")
 
 
 def describe_changes() -> str:
