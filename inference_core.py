@@ -17,6 +17,7 @@ from util.devices import pick_device, pick_dtype
 from util.files import sha256
 from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of, unpad
+from util.parse_settings import of_method
 
 
 @dataclass
@@ -213,6 +214,7 @@ class Sessions:
         self.device = pick_device(settings.device)
         dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
         network = load_for_evaluation(settings.model)
+        self.settings = settings = of_method(settings, network.spec.method)
         self.weights_sha256 = sha256(Path(settings.model))
         self.network = network.for_inference(self.device, dtype)
         self.policy = EveryN(settings.mem_every, settings.include_last)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from model.encoders import QueryFeatures
 from model.modules import ResBlock, UpsampleBlock, per_object
+from model.spectral import SpectralFilter
+
+
+class Decoded(NamedTuple):
+    """What a decoder gives."""
+
+    logits: torch.Tensor  # (B, O, H, W), float32, each object for itself
+    boundary: torch.Tensor | None = None  # (B, O, H, W) logits, in training (GSFM)
 
 
 class Decoder(nn.Module):
@@ -28,13 +38,57 @@ class Decoder(nn.Module):
         self.up_8_4 = UpsampleBlock(skip_channels[0], widths[1], widths[2])
         self.pred = nn.Conv2d(widths[2], 1, 3, padding=1)
 
-    def forward(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
+    def forward(self, readout: torch.Tensor, query: QueryFeatures) -> Decoded:
         """readout (B, O, CV, h, w) -> logits (B, O, H, W)."""
-        batch, num_objects = readout.shape[:2]
+        return Decoded(_upsample(self.pred(F.relu(self.refine(readout, query))), readout))
+
+    def refine(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
+        """readout (B, O, CV, h, w) -> features (B*O, C, H/4, W/4)."""
+        num_objects = readout.shape[1]
         thin = per_object(query.thin, num_objects)
         x = self.compress(torch.cat([readout.flatten(0, 1), thin], 1))
         x = self.up_16_8(query.feat8, x)
-        x = self.up_8_4(query.feat4, x)
-        logits = self.pred(F.relu(x)).float()  # (B*O, 1, H/4, W/4)
-        logits = F.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
-        return logits[:, 0].unflatten(0, (batch, num_objects))
+        return self.up_8_4(query.feat4, x)
+
+
+class BoundaryDecoder(Decoder):
+    """GSFM's decoder: a mask and a boundary branch that exchange features (section 3.3).
+
+    Args: as Decoder's.
+    """
+
+    def __init__(
+        self, in_channels: int, skip_channels: tuple[int, int], widths: tuple[int, int, int]
+    ) -> None:
+        super().__init__(in_channels, skip_channels, widths)
+        width = widths[2]
+
+        def conv3() -> nn.Conv2d:
+            return nn.Conv2d(width, width, 3, padding=1)
+
+        self.mask_1, self.predict_mask = conv3(), conv3()
+        self.boundary_1, self.boundary_2, self.boundary_3 = conv3(), conv3(), conv3()
+        self.hfm = SpectralFilter(width, keeps_high=True)
+        self.fusion_1, self.fusion_2 = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
+        self.predict_boundary_1 = conv3()
+        self.predict_boundary_2 = nn.Conv2d(width, 1, 3, padding=1)
+
+    def forward(self, readout: torch.Tensor, query: QueryFeatures) -> Decoded:
+        """readout (B, O, CV, h, w) -> logits of masks, and of boundaries in training."""
+        x = self.refine(readout, query)
+        boundary = self.hfm(self.boundary_1(x))
+        mask = self.mask_1(x)
+        boundary = boundary + F.relu(self.fusion_1(mask))
+        boundary = F.relu(self.boundary_3(self.boundary_2(boundary)))
+        mask = mask + F.relu(self.fusion_2(boundary))
+        logits = self.pred(F.relu(self.predict_mask(mask)))
+        if not self.training:
+            return Decoded(_upsample(logits, readout))
+        boundary = self.predict_boundary_2(F.relu(self.predict_boundary_1(boundary)))
+        return Decoded(_upsample(logits, readout), _upsample(boundary, readout))
+
+
+def _upsample(logits: torch.Tensor, readout: torch.Tensor) -> torch.Tensor:
+    """(B*O, 1, H/4, W/4) -> float32 (B, O, H, W)."""
+    logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
+    return logits[:, 0].unflatten(0, readout.shape[:2])

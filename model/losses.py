@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+
+# What ClipUnroll gives, by name.
+Outputs = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,3 +65,67 @@ def mean_iou(logits: torch.Tensor, labels: torch.Tensor, num_objects: torch.Tens
     iou = torch.where(union > 0, (predicted & true).sum((2, 3)) / union.clamp(min=1), 1.0)
     exists = objects[:, :, 0, 0] <= num_objects[:, None]
     return iou[exists].mean()
+
+
+def segmentation_loss(
+    outputs: Outputs, labels: torch.Tensor, num_objects: torch.Tensor, share: float
+) -> dict[str, torch.Tensor]:
+    """STCN's loss of a clip: hard-example cross entropy, summed over the frames after the first.
+
+    Args:
+        outputs: of ClipUnroll.
+        labels: (B, T, H, W), long; num_objects: (B,); share: as `hard_example_cross_entropy`.
+
+    Returns:
+        loss_1 ... of each frame, and total_loss.
+    """
+    logits = outputs["logits"]
+    losses = {
+        f"loss_{t + 1}": hard_example_cross_entropy(
+            logits[:, t], labels[:, t + 1], num_objects, share
+        )
+        for t in range(logits.shape[1])
+    }
+    return {**losses, "total_loss": torch.stack([*losses.values()]).sum()}
+
+
+# What GSFM's boundary loss weighs beside the cross entropy.
+_BOUNDARY_WEIGHT = 0.05
+
+
+def segmentation_and_boundary_loss(
+    outputs: Outputs, labels: torch.Tensor, num_objects: torch.Tensor, share: float
+) -> dict[str, torch.Tensor]:
+    """GSFM's loss: `segmentation_loss`, and in each frame 0.05 times `boundary_loss`."""
+    losses = segmentation_loss(outputs, labels, num_objects, share)
+    boundary = outputs["boundary"]  # (B, T-1, O, H, W)
+    objects = torch.arange(1, boundary.shape[2] + 1, device=labels.device)[None, :]
+    exists = (objects <= num_objects[:, None]).float()  # (B, O)
+    total = losses.pop("total_loss")
+    for t in range(boundary.shape[1]):
+        masks = (labels[:, t + 1, None] == objects[:, :, None, None]).float()  # (B, O, H, W)
+        each = boundary_loss(boundary[:, t], masks)  # (B, O)
+        loss = _BOUNDARY_WEIGHT * ((each * exists).sum(1) / exists.sum(1)).mean()
+        losses[f"loss_{t + 1}"] = losses[f"loss_{t + 1}"] + loss
+        total = total + loss
+    return {**losses, "total_loss": total}
+
+
+def boundary_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Binary cross entropy and dice (smoothed by 1) against the masks' boundaries.
+
+    Args:
+        logits: (B, O, H, W); masks: (B, O, H, W) in {0, 1}. Boundaries are where the 3x3 Laplacian
+            of a mask exceeds 0.1: the object's own rim.
+
+    Returns:
+        (B, O).
+    """
+    kernel = masks.new_full((1, 1, 3, 3), -1.0)
+    kernel[..., 1, 1] = 8
+    truth = (F.conv2d(masks.flatten(0, 1)[:, None], kernel, padding=1)[:, 0] > 0.1).float()
+    logits, truth = logits.float().flatten(2), truth.unflatten(0, masks.shape[:2]).flatten(2)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(2)
+    prob = torch.sigmoid(logits)
+    overlap = 2 * (prob * truth).sum(2) + 1
+    return entropy + 1 - overlap / (prob.sum(2) + truth.sum(2) + 1)

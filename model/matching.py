@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
+
+from util.devices import full_precision
 
 Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -29,19 +30,12 @@ def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, P, N): (2 k_n . q_p - |k_n|^2) / sqrt(CK), in float32.
     """
-    with _full_precision(key.device):
+    with full_precision(key.device):
         key, query_key = key.float(), query_key.float()
         scale = 1 / math.sqrt(key.shape[-1])
         # vector_norm reduces without a copy of the keys, which would grow with the memory.
         norm = torch.linalg.vector_norm(key, dim=-1).square().mul(-scale)[:, None]  # (B, 1, N)
         return torch.baddbmm(norm, query_key, key.transpose(1, 2), alpha=2 * scale)
-
-
-def _full_precision(device: torch.device) -> AbstractContextManager:
-    """Mixed precision off; MPS does not know autocast in the oldest torch we support."""
-    if device.type == "mps" and not torch.is_autocast_enabled():
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 def read(
@@ -128,5 +122,10 @@ def aggregate(prob: torch.Tensor, dim: int = 0) -> torch.Tensor:
     """
     prob = prob.float()
     background = torch.prod(1 - prob, dim=dim, keepdim=True)
-    prob = torch.cat([background, prob], dim).clamp(1e-7, 1 - 1e-7)
+    prob = torch.cat([background, prob], dim)
+    low, high = 1e-7, 1 - 1e-7
+    # As clamp, with the gradient that it had when the systems were trained: also at the bounds
+    # themselves, where saturated probabilities lie (newer releases of torch give 0 there).
+    is_inside = (prob >= low) & (prob <= high)
+    prob = torch.where(is_inside, prob, prob.detach().clamp(low, high))
     return torch.log(prob / (1 - prob))

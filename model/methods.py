@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from model.backbones import ResNetTrunk
-from model.decoder import Decoder
+from model.decoder import BoundaryDecoder, Decoder
 from model.encoders import KeyEncoder, ValueEncoder
+from model.losses import Outputs, segmentation_and_boundary_loss, segmentation_loss
 from model.matching import l2_similarity
 from model.network import Network, NetworkSpec
+from model.spectral import SpectralFilter
+
+# (outputs, labels (B, T, H, W), num_objects (B,), share of hard examples) -> scalars by name.
+Loss = Callable[[Outputs, torch.Tensor, torch.Tensor, float], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -40,12 +47,14 @@ class Method:
         sizes: widths by name.
         build: the network of a spec, from its widths.
         renames: (published prefix, our prefix); the first that fits renames a tensor.
+        loss: of a clip in training.
     """
 
     name: str
     sizes: dict[str, Widths]
     build: Callable[[NetworkSpec, Widths], Network]
     renames: tuple[tuple[str, str], ...]
+    loss: Loss = segmentation_loss
 
 
 def _build_stcn(spec: NetworkSpec, widths: Widths) -> Network:
@@ -61,31 +70,39 @@ def _build_stcn(spec: NetworkSpec, widths: Widths) -> Network:
     )
 
 
-STCN = Method(
-    name="stcn",
-    sizes={"base": BASE, "small": SMALL, "tiny": TINY},
-    build=_build_stcn,
-    renames=(
-        ("key_encoder.res2.", "key_encoder.trunk.layer1."),
-        ("key_encoder.", "key_encoder.trunk."),
-        ("key_proj.key_proj.", "key_encoder.key_proj."),
-        ("key_comp.", "key_encoder.thin_proj."),
-        (
-            "value_encoder.fuser.attention.ChannelGate.mlp.1.",
-            "value_encoder.fuser.channel_gate.mlp.0.",
-        ),
-        (
-            "value_encoder.fuser.attention.ChannelGate.mlp.3.",
-            "value_encoder.fuser.channel_gate.mlp.2.",
-        ),
-        ("value_encoder.fuser.attention.SpatialGate.spatial.", "value_encoder.fuser.spatial_gate."),
-        ("value_encoder.fuser.", "value_encoder.fuser."),
-        ("value_encoder.", "value_encoder.trunk."),
-        ("decoder.", "decoder."),
-    ),
+def _build_gsfm(spec: NetworkSpec, widths: Widths) -> Network:
+    network = _build_stcn(spec, widths)
+    channels = network.key_encoder.trunk.channels
+    network.key_encoder.feature_filter = SpectralFilter(channels[2], keeps_high=False)
+    network.decoder = BoundaryDecoder(2 * widths.value, channels[:2], widths.decoder)
+    return network
+
+
+_SIZES = {"base": BASE, "small": SMALL, "tiny": TINY}
+_CBAM = "value_encoder.fuser.attention."
+_STCN_RENAMES = (
+    ("key_encoder.res2.", "key_encoder.trunk.layer1."),
+    ("key_encoder.", "key_encoder.trunk."),
+    ("key_proj.key_proj.", "key_encoder.key_proj."),
+    ("key_comp.", "key_encoder.thin_proj."),
+    (f"{_CBAM}ChannelGate.mlp.1.", "value_encoder.fuser.channel_gate.mlp.0."),
+    (f"{_CBAM}ChannelGate.mlp.3.", "value_encoder.fuser.channel_gate.mlp.2."),
+    (f"{_CBAM}SpatialGate.spatial.", "value_encoder.fuser.spatial_gate."),
+    ("value_encoder.fuser.", "value_encoder.fuser."),
+    ("value_encoder.", "value_encoder.trunk."),
+    ("decoder.", "decoder."),
 )
 
-METHODS: dict[str, Method] = {row.name: row for row in (STCN,)}
+STCN = Method("stcn", _SIZES, _build_stcn, _STCN_RENAMES)
+GSFM = Method(
+    "gsfm",
+    _SIZES,
+    _build_gsfm,
+    (("lfm.", "key_encoder.feature_filter."), *_STCN_RENAMES),
+    segmentation_and_boundary_loss,
+)
+
+METHODS: dict[str, Method] = {row.name: row for row in (STCN, GSFM)}
 
 
 def build_network(spec: NetworkSpec) -> Network:

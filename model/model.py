@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.losses import HardExampleSchedule, hard_example_cross_entropy, mean_iou
+from model.losses import HardExampleSchedule, mean_iou
+from model.methods import METHODS
 from model.network import Network
 from model.unroll import ClipUnroll
 from util.devices import Ranks, any_over_ranks, autocast, mean_over_ranks
@@ -96,6 +97,7 @@ class Model:
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         # Only float16 gradients vanish without scaling.
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.loss = METHODS[network.spec.method].loss
         self.hard_examples = HardExampleSchedule(settings.start_warm, settings.end_warm)
         self.iteration = 0
         self.must_stop = False  # some process was asked to stop: all know it after the same update
@@ -169,17 +171,11 @@ class Model:
         first_masks = (labels[:, 0, None] == objects).float()  # (B, O, H, W)
 
         with autocast(self.device, self.dtype):
-            logits = self.unroll(self.network.normalise(images), first_masks, num_objects)
+            outputs = self.unroll(self.network.normalise(images), first_masks, num_objects)
         share = self.hard_examples.share(self.iteration)
-        scalars: Scalars = {}
-        total = torch.zeros((), device=self.device)
-        for t in range(1, images.shape[1]):
-            loss = hard_example_cross_entropy(logits[:, t - 1], labels[:, t], num_objects, share)
-            scalars[f"loss_{t}"] = loss.detach()
-            total = total + loss
-        last = images.shape[1] - 1
-        scalars["iou"] = mean_iou(logits[:, -1].detach(), labels[:, last], num_objects)
-        scalars["total_loss"] = total
+        scalars = self.loss(outputs, labels, num_objects, share)
+        logits = outputs["logits"]
+        scalars["iou"] = mean_iou(logits[:, -1].detach(), labels[:, -1], num_objects)
         return scalars, logits
 
     def _no_exchange(self) -> AbstractContextManager:

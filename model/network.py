@@ -115,7 +115,7 @@ class Network(nn.Module):
 
     def decode(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
         """readout (B, O, CV, h, w) -> float32 logits (B, O, H, W), each object for itself."""
-        return _in_passes(lambda part: self.decoder(part, query), readout)
+        return _in_passes(lambda part: self.decoder(part, query).logits, readout)
 
     def train(self, mode: bool = True) -> Network:
         """As usual, save that batch norms always use their running statistics, as published."""
@@ -130,7 +130,12 @@ class Network(nn.Module):
         network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in [*network.modules()]:
             _fold_batch_norms(module)
-        network = network.to(device, dtype).to(memory_format=torch.channels_last)
+        network = network.to(device).to(memory_format=torch.channels_last)
+        kept = [m for m in network.modules() if getattr(m, "keeps_float32", False)]
+        exempt = {id(parameter) for module in kept for parameter in module.parameters()}
+        for parameter in network.parameters():
+            if id(parameter) not in exempt:
+                parameter.data = parameter.data.to(dtype)
         # Images are normalised in float32 whatever the weights are.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
         return network

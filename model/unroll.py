@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch import nn
 
@@ -19,7 +21,7 @@ class ClipUnroll(nn.Module):
 
     def forward(
         self, images: torch.Tensor, first_masks: torch.Tensor, num_objects: torch.Tensor
-    ) -> torch.Tensor:
+    ) -> dict[str, torch.Tensor]:
         """Segment frames 1 to T-1, each from all before it, memorising the predicted soft masks.
 
         Args:
@@ -28,7 +30,8 @@ class ClipUnroll(nn.Module):
             num_objects: (B,): objects that a sample really has; the others' probabilities are 0.
 
         Returns:
-            float32 logits (B, T-1, O+1, H, W), aggregated, background first.
+            "logits": float32 (B, T-1, O+1, H, W), aggregated, background first; and what the
+            method's losses need besides: "boundary", (B, T-1, O, H, W) logits.
         """
         batch, num_frames = images.shape[:2]
         num_slots = first_masks.shape[1]
@@ -37,22 +40,26 @@ class ClipUnroll(nn.Module):
         masks = first_masks
         keys: list[torch.Tensor] = []
         values: list[torch.Tensor] = []
-        outputs: list[torch.Tensor] = []
+        outputs: dict[str, list[torch.Tensor]] = defaultdict(list)
         for t in range(num_frames):
             query = _frame(features, t, batch)
             if t > 0:
                 readout = self.network.read(
                     torch.cat(keys, 1), torch.cat(values, 1), query, num_slots
                 )
-                prob = torch.sigmoid(self.network.decode(readout, query))  # (B, O, H, W)
+                decoded = self.network.decoder(readout, query)
+                prob = torch.sigmoid(decoded.logits)  # (B, O, H, W)
                 logits = aggregate(prob * selector[:, :, None, None], dim=1)  # (B, O+1, H, W)
-                outputs.append(logits)
+                outputs["logits"].append(logits)
+                if decoded.boundary is not None:
+                    boundary = decoded.boundary * selector[:, :, None, None]
+                    outputs["boundary"].append(boundary)
                 masks = torch.softmax(logits, 1)[:, 1:]
             if t < num_frames - 1:
                 key, value = memory_rows(self.network.encode_memory(images[:, t], query, masks))
                 keys.append(key)
                 values.append(value)
-        return torch.stack(outputs, 1)
+        return {name: torch.stack(frames, 1) for name, frames in outputs.items()}
 
 
 def _frame(features: QueryFeatures, t: int, batch: int) -> QueryFeatures:

@@ -27,8 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.clips import start_worker
 from datasets.sampler import ClipBatches
 from datasets.static import StaticClips, find_static_pairs, mix_static
-from model.losses import hard_example_cross_entropy
-from model.methods import build_network
+from model.methods import METHODS, build_network
 from model.model import Model
 from model.network import NetworkSpec
 from model.unroll import ClipUnroll
@@ -146,14 +145,10 @@ def plain_step(
     def step() -> None:
         objects = torch.arange(1, 3, device=device)[None, :, None, None]
         masks = (labels[:, 0, None] == objects).float()
-        logits = unroll(network.normalise(images), masks, num_objects)
-        loss = torch.zeros((), device=device)
-        for t in range(1, images.shape[1]):
-            loss = loss + hard_example_cross_entropy(
-                logits[:, t - 1], labels[:, t].long(), num_objects, 1.0
-            )
+        outputs = unroll(network.normalise(images), masks, num_objects)
+        losses = METHODS[arguments.method].loss(outputs, labels.long(), num_objects, 1.0)
         optimizer.zero_grad()
-        loss.backward()
+        losses["total_loss"].backward()
         optimizer.step()
 
     return step

@@ -36,7 +36,7 @@ def main() -> int:
         arrange(*accident[:2])
     forward = ClipUnroll.forward
 
-    def with_dropout(self: ClipUnroll, images: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def with_dropout(self: ClipUnroll, images: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
         return forward(self, F.dropout(images, 0.05), *rest)
 
     patch(ClipUnroll, "forward", with_dropout)

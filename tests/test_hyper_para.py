@@ -16,7 +16,7 @@ from util.hyper_para import (
     EvalSettings,
     TrainSettings,
 )
-from util.parse_settings import parse_eval, parse_train
+from util.parse_settings import of_method, parse_eval, parse_train
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train": "train.py", **EVAL_SCRIPTS}
@@ -293,7 +293,7 @@ def test_flags_of_methods_to_come_name_them(capsys: pytest.CaptureFixture[str]) 
         ("--id a --load_network n --load_model m", "--load_network starts a new run and --load_mo"),
         ("--id a --load_network n --trunk_weights none", "--trunk_weights none does nothing besid"),
         ("--id a --trunk_lr -1", "--trunk_lr must be a number from 0 up"),
-        ("--id a --method gsfm", "--method gsfm cannot be trained here yet: there is stcn"),
+        ("--id a --method rde", "--method rde cannot be trained here yet: there is stcn, gsfm"),
         ("--id a --method xmem", "invalid choice: 'xmem'"),
         ("--id a --lr fast", "invalid float value: 'fast'"),
         ("--id", "expected one argument"),
@@ -309,8 +309,8 @@ def test_training_contradictions(
     ("argv", "sentence"),
     [
         ("", "--output is missing: give the folder"),
-        ("--output o --mem_every 0", "--mem_every must be at least 1"),
-        ("--output o --top -1", "--top must be 0 (all rows) or more"),
+        ("--output o --mem_every -1", "--mem_every must be at least 1"),
+        ("--output o --top -2", "--top must be 0 (all rows) or more"),
         ("--output o --amp --precision float32", "--amp and --precision float32 contradict"),
         ("--output o --precision half", "invalid choice: 'half'"),
     ],
@@ -401,3 +401,25 @@ def test_every_script_of_a_field_is_one() -> None:
     for field in dataclasses.fields(TrainSettings):
         assert set(field.metadata["only"]) <= {stage for _, stage in STAGE_PRESETS}
         assert len(field.metadata["help"]) > 10
+
+
+def test_the_method_fills_in_what_the_command_line_leaves_to_it() -> None:
+    left = parse_eval("davis", ["--output", "o"])
+    for method, top, mem_every in (("stcn", 20, 5), ("gsfm", 50, 3)):
+        filled = of_method(left, method)
+        assert (filled.top, filled.mem_every) == (top, mem_every)
+    given = of_method(parse_eval("davis", "--output o --top 0 --mem_every 7".split()), "gsfm")
+    assert (given.top, given.mem_every) == (0, 7)
+
+
+def test_published_stages_of_gsfm() -> None:
+    for stage, rate, batch, iterations, step, warm in [
+        ("0", 4e-5, 16, 40_000, 20_000, (3_000, 10_000)),
+        ("1", 6e-5, 8, 65_000, 50_000, (5_000, 20_000)),
+        ("2", 6e-5, 8, 40_000, 30_000, (3_000, 10_000)),
+        ("3", 4e-5, 8, 30_000, 25_000, (3_000, 15_000)),
+    ]:
+        settings = parse_one(["--id", "a", "--method", "gsfm", "--stage", stage])
+        assert (settings.lr, settings.batch_size) == (rate, batch)
+        assert (settings.iterations, settings.steps) == (iterations, [step])
+        assert (settings.start_warm, settings.end_warm) == warm

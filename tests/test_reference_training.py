@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from model.checkpoint import convert_published
-from model.losses import HardExampleSchedule, hard_example_cross_entropy
+from model.losses import HardExampleSchedule
 from model.methods import METHODS, build_network
 from model.network import Network
 from model.unroll import ClipUnroll
@@ -59,9 +59,12 @@ def published_gradients(network: Network, method: str, variant: str) -> dict[str
 
 @pytest.mark.parametrize("iteration", [0, 45000, 80000])
 @pytest.mark.parametrize("variant", ["single", "multi"])
-def test_one_step_of_stcn(variant: str, iteration: int) -> None:
-    expected = json.loads((HERE / "training_stcn.json").read_text())[f"{variant}_it{iteration}"]
-    network = published_network("stcn", f"train_{variant}_object")
+@pytest.mark.parametrize("method", METHODS)
+def test_one_step(method: str, variant: str, iteration: int) -> None:
+    expected = json.loads((HERE / f"training_{method}.json").read_text())[
+        f"{variant}_it{iteration}"
+    ]
+    network = published_network(method, f"train_{variant}_object")
     images = torch.stack([reference_clip(NUM_FRAMES, SIZE, SIZE, seed=b) for b in (0, 1)])
     masks = reference_masks(NUM_FRAMES, 2, SIZE, SIZE)  # (O, T, H, W)
     both, first = masks[0] + 2 * masks[1], masks[0]
@@ -72,22 +75,21 @@ def test_one_step_of_stcn(variant: str, iteration: int) -> None:
     labels = labels.long()  # (B, T, H, W)
     first_masks = torch.stack([labels[:, 0] == o for o in range(1, slots + 1)], 1).float()
 
-    logits = ClipUnroll(network)(images, first_masks, num_objects)
+    outputs = ClipUnroll(network)(images, first_masks, num_objects)
     share = SCHEDULE.share(iteration)
-    losses = [
-        hard_example_cross_entropy(logits[:, t], labels[:, t + 1], num_objects, share)
-        for t in range(NUM_FRAMES - 1)
-    ]
-    total = torch.stack(losses).sum()
-    total.backward()
+    losses = METHODS[method].loss(outputs, labels, num_objects, share)
+    losses["total_loss"].backward()
 
     assert share == pytest.approx(expected["losses"]["p"])
-    for t, loss in enumerate(losses, 1):
-        assert loss.item() == pytest.approx(expected["losses"][f"loss_{t}"], rel=1e-3)
-        prob = torch.softmax(logits[:, t - 1], 1)[:, 1]  # the target's
+    for t in range(1, NUM_FRAMES):
+        prob = torch.softmax(outputs["logits"][:, t - 1], 1)[:, 1]  # the target's
         assert prob.mean().item() == pytest.approx(expected["means"][f"mask_{t}"], rel=1e-4)
-    assert total.item() == pytest.approx(expected["losses"]["total_loss"], rel=1e-3)
-    norms = published_gradients(network, "stcn", f"train_{variant}_object")
+        if "boundary" in outputs:
+            mean = outputs["boundary"][:, t - 1].mean().item()
+            assert mean == pytest.approx(expected["means"][f"boundary_{t}"], rel=1e-4)
+    for name in losses:
+        assert losses[name].item() == pytest.approx(expected["losses"][name], rel=1e-3)
+    norms = published_gradients(network, method, f"train_{variant}_object")
     assert norms.keys() == expected["grad_norm"].keys()
     for name, norm in expected["grad_norm"].items():
         assert norms[name] == pytest.approx(norm, rel=1e-2), name

@@ -33,9 +33,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def recipe(data: Path, saves: Path, stage: str) -> list[str]:
+def recipe(data: Path, saves: Path, stage: str, method: str = "stcn") -> list[str]:
     flags = [
-        "--id", "t", "--stage", stage, "--save_dir", str(saves), "--size", "tiny",
+        "--method", method, "--id", "t", "--stage", stage, "--save_dir", str(saves),
+        "--size", "tiny",
         "--trunk_weights", "none", "-i", str(ITERATIONS), "--global_batch", "8", "-b", "4",
         "--crop_size", "64", "--lr", "3e-3", "--steps", str(ITERATIONS - 60),
         "--report_interval", "1", "--num_workers", "1", "--no_amp", "--device", "cpu",
@@ -60,45 +61,47 @@ def score(model: Path, data: Path, output: Path) -> float:
     return float(dict(zip(lines[0].split(","), lines[1].split(","), strict=True))["J&F-Mean"])
 
 
-@pytest.fixture(scope="module")
-def untrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
-    folder = tmp_path_factory.mktemp("untrained")
+def score_untrained(method: str, data: Path, folder: Path) -> float:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = build_network(NetworkSpec("stcn", "tiny"))
+        network = build_network(NetworkSpec(method, "tiny"))
     save_network(folder / "untrained.pth", network, {})
-    return score(folder / "untrained.pth", data, folder / "masks")
+    return score(folder / "untrained.pth", data, folder / "untrained")
 
 
 @pytest.mark.parametrize(
-    ("stage", "runs"), [("03", ["t_s0", "t_s03"]), ("012", ["t_s0", "t_s01", "t_s012"])]
+    ("method", "stage", "runs"),
+    [
+        ("stcn", "03", ["t_s0", "t_s03"]),
+        ("stcn", "012", ["t_s0", "t_s01", "t_s012"]),
+        ("gsfm", "03", ["t_s0", "t_s03"]),
+    ],
 )
-def test_a_recipe(
-    data: Path, untrained: float, tmp_path: Path, stage: str, runs: list[str]
-) -> None:
+def test_a_recipe(data: Path, tmp_path: Path, method: str, stage: str, runs: list[str]) -> None:
+    saves = tmp_path / "saves"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
-        [*command, str(ROOT / "train.py"), *recipe(data, tmp_path, stage)],
+        [*command, str(ROOT / "train.py"), *recipe(data, saves, stage, method)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         check=False,
         timeout=900,
     )
     assert done.returncode == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(runs)
-    for name, settings in zip(runs, parse_train(recipe(data, tmp_path, stage)), strict=True):
-        lines = [
-            json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()
-        ]
+    assert sorted(path.name for path in saves.iterdir()) == sorted(runs)
+    for name, settings in zip(runs, parse_train(recipe(data, saves, stage, method)), strict=True):
+        lines = [json.loads(line) for line in (saves / name / "log.jsonl").read_text().splitlines()]
         losses = [line["total_loss"] for line in lines]
         assert len(losses) == settings.iterations
         # All pixels count until --start_warm.
-        assert np.mean(losses[70:100]) < (0.6 if settings.stage == "0" else 1) * np.mean(
+        assert np.mean(losses[70:100]) < (0.7 if settings.stage == "0" else 1) * np.mean(
             losses[:30]
         )
         ious = [line["iou"] for line in lines]
         assert np.mean(ious[-20:]) > np.mean(ious[:20])
-    final = tmp_path / runs[-1] / f"{runs[-1]}_{ITERATIONS}.pth"
-    assert score(final, data, tmp_path / "masks") > untrained + 0.1
+    final = saves / runs[-1] / f"{runs[-1]}_{ITERATIONS}.pth"
+    assert (
+        score(final, data, tmp_path / "masks") > score_untrained(method, data, tmp_path / "u") + 0.1
+    )
 
 
 def test_a_finished_recipe_has_nothing_left_to_do(
@@ -136,9 +139,9 @@ PUBLISHED = [
     "--id retrain_s01 --load_network {s0} --stage 1",
     "--id retrain_s012 --load_network {s01} --stage 2",
     "--id retrain_s03 --load_network {s0} --stage 3",
-    # GSFM's, QDMN's and IMSFR's, without their --method.
-    "--id s0-GSFM --stage 0",
-    "--id s03-GSFM --stage 3 --load_network {s0}",
+    "--method gsfm --id s0-GSFM --stage 0",
+    "--method gsfm --id s03-GSFM --stage 3 --load_network {s0g}",
+    # QDMN's, which without its --method trains STCN.
     "--id s0-QDMN --stage 0",
     "--id s03-QDMN --stage 2 --load_network {s0}",
 ]
@@ -147,6 +150,7 @@ PUBLISHED = [
 def test_the_published_commands_start(synthetic: Path, tmp_path: Path) -> None:
     weights = {
         "s0": tmp_path / "retrain_s0" / "retrain_s0_1.pth",
+        "s0g": tmp_path / "s0-GSFM" / "s0-GSFM_1.pth",
         "s01": tmp_path / "retrain_s01" / "retrain_s01_1.pth",
     }
     for line in PUBLISHED:

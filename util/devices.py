@@ -80,6 +80,14 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return torch.autocast(device.type, dtype)
 
 
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Mixed precision off, within a forward pass."""
+    # MPS does not know autocast in the oldest torch we support, and "meta" has none.
+    if device.type in ("mps", "meta") and not torch.is_autocast_enabled():
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process among the others."""

@@ -47,6 +47,7 @@ class Sessions(Protocol):
 
     device: torch.device
     weights_sha256: str
+    settings: EvalSettings  # with the method's own values filled in
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) -> what a session takes."""
@@ -104,7 +105,7 @@ def run_eval(
     try:
         videos = read_videos()
         sessions = open_sessions()
-        record = {**describe_run(settings), "weights_sha256": sessions.weights_sha256}
+        record = {**describe_run(sessions.settings), "weights_sha256": sessions.weights_sha256}
         output = Path(settings.output)
         runner = Runner(sessions, output, record, settings.output_all, settings.overlay)
         report = runner.run(videos)

@@ -20,7 +20,7 @@ class TrainSettings:
     # --- what to train
     id: str = knob("", "name of the run: results go to <save_dir>/<id>")
     method: Literal["stcn", "gsfm", "qdmn", "rde", "imsfr"] = knob(
-        "stcn", "system to train (only stcn so far)"
+        "stcn", "system to train (stcn and gsfm so far)"
     )
     size: Literal["base", "small", "tiny"] = knob(
         "base", "widths: base as published, small for laptops, tiny for tests"
@@ -149,8 +149,10 @@ class EvalSettings:
     )
 
     # --- memory
-    top: int = knob(20, "rows of memory that a position reads; 0 for all")
-    mem_every: int = knob(5, "remember every n-th frame")
+    top: int = knob(
+        -1, "rows of memory that a position reads; 0 for all, -1 as the method was published"
+    )
+    mem_every: int = knob(0, "remember every n-th frame; 0: as the method was published")
     include_last: bool = knob(False, "also read the latest frame, remembered for one step")
 
     # --- output
@@ -169,7 +171,7 @@ class EvalSettings:
 
 
 # method -> what differs from the defaults above.
-METHOD_PRESETS: dict[str, dict[str, Any]] = {"stcn": {}}
+METHOD_PRESETS: dict[str, dict[str, Any]] = {"stcn": {}, "gsfm": {}}
 
 # (method, stage) -> what differs from the method's preset.
 STAGE_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
@@ -182,6 +184,39 @@ STAGE_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     ("stcn", "2"): {"batch_size": 4, "iterations": 300_000, "steps": [250_000]},
     ("stcn", "3"): {"batch_size": 4, "iterations": 150_000, "steps": [125_000]},
+    ("gsfm", "0"): {
+        "lr": 4e-5,
+        "batch_size": 16,
+        "iterations": 40_000,
+        "steps": [20_000],
+        "start_warm": 3_000,
+        "end_warm": 10_000,
+    },
+    ("gsfm", "1"): {
+        "lr": 6e-5,
+        "batch_size": 8,
+        "iterations": 65_000,
+        "steps": [50_000],
+        "start_warm": 5_000,
+        "end_warm": 20_000,
+        "jump_fractions": [0.1, 0.2, 0.3, 0.4, 0.8],
+    },
+    ("gsfm", "2"): {
+        "lr": 6e-5,
+        "batch_size": 8,
+        "iterations": 40_000,
+        "steps": [30_000],
+        "start_warm": 3_000,
+        "end_warm": 10_000,
+    },
+    ("gsfm", "3"): {
+        "lr": 4e-5,
+        "batch_size": 8,
+        "iterations": 30_000,
+        "steps": [25_000],
+        "start_warm": 3_000,
+        "end_warm": 15_000,
+    },
 }
 
 # Flags of methods that are not here yet, to say so.
@@ -195,6 +230,13 @@ FLAGS_TO_COME = {
 
 # What --debug sets, where the command line does not.
 DEBUG_PRESET: dict[str, Any] = {"report_interval": 5, "image_interval": 5, "save_interval": 50}
+
+# method -> what an eval script does where the command line leaves it to the method, which the
+# checkpoint tells.
+EVAL_METHOD_PRESETS: dict[str, dict[str, int]] = {
+    "stcn": {"top": 20, "mem_every": 5},
+    "gsfm": {"top": 50, "mem_every": 3},
+}
 
 # eval script -> what differs from the defaults above.
 EVAL_PRESETS: dict[str, dict[str, Any]] = {

@@ -12,6 +12,7 @@ from typing import Any
 from util.command_line import Parser, add_fields, flag_names
 from util.hyper_para import (
     DEBUG_PRESET,
+    EVAL_METHOD_PRESETS,
     EVAL_PRESETS,
     EVAL_SCRIPTS,
     FLAGS_TO_COME,
@@ -104,6 +105,16 @@ def parse_eval(script: str, argv: list[str] | None = None) -> EvalSettings:
     return settings
 
 
+def of_method(settings: EvalSettings, method: str) -> EvalSettings:
+    """With what the command line left to the method filled in, by util/hyper_para.py's presets."""
+    own = EVAL_METHOD_PRESETS[method]
+    return dataclasses.replace(
+        settings,
+        top=own["top"] if settings.top < 0 else settings.top,
+        mem_every=settings.mem_every or own["mem_every"],
+    )
+
+
 def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
     if not settings.id:
         parser.error("--id is missing: give the run a name, such as --id retrain_s0.")
@@ -165,10 +176,10 @@ def _check_jumps(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
 def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None:
     if not settings.output:
         parser.error("--output is missing: give the folder for the masks.")
-    if settings.mem_every < 1:
-        parser.error("--mem_every must be at least 1.")
-    if settings.top < 0:
-        parser.error("--top must be 0 (all rows) or more.")
+    if settings.mem_every < 0:
+        parser.error("--mem_every must be at least 1, or 0 for the method's own.")
+    if settings.top < -1:
+        parser.error("--top must be 0 (all rows) or more, or -1 for the method's own.")
     if settings.size < 0:
         parser.error("--size must be 0 (the frames' own) or more.")
     if settings.amp and settings.precision == "float32":

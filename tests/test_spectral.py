@@ -1,0 +1,73 @@
+"""GSFM's filters."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from model.losses import boundary_loss
+from model.methods import build_network
+from model.network import NetworkSpec
+from model.spectral import SpectralFilter
+
+
+def test_the_windows_share_the_spectrum() -> None:
+    cpu = torch.device("cpu")
+    high, low = (SpectralFilter(2, is_high).window(30, 54, cpu) for is_high in (True, False))
+    assert torch.allclose(high + low, torch.ones(30, 54))
+    assert high[15, 27] == 1  # the highest frequency stands in the middle of an unshifted spectrum
+    assert high[15 + 7, 27].item() == pytest.approx(math.exp(-0.5))
+    assert high[0, 0] < 1e-4
+
+
+@pytest.mark.parametrize("keeps_high", [True, False])
+def test_it_passes_what_its_window_keeps(keeps_high: bool) -> None:
+    """With convolutions that change nothing but signs, which relu cuts: a cosine's spectrum is
+    real and positive."""
+    module = SpectralFilter(1, keeps_high)
+    with torch.no_grad():
+        for conv in (module.conv1, module.conv2):
+            conv.weight.copy_(torch.eye(2)[:, :, None, None])
+            assert conv.bias is not None
+            conv.bias.zero_()
+    columns = torch.arange(64.0)
+    slow = torch.cos(2 * math.pi * columns / 64).expand(1, 1, 64, 64)
+    fast = torch.cos(math.pi * columns).expand(1, 1, 64, 64) * torch.cos(
+        math.pi * torch.arange(64.0)
+    ).view(64, 1)
+    kept, lost = (fast, slow) if keeps_high else (slow, fast)
+    torch.testing.assert_close(module(kept), 2 * kept, atol=1e-3, rtol=0)
+    torch.testing.assert_close(module(lost), lost, atol=1e-3, rtol=0)
+
+
+def test_it_stays_in_float32_in_half_precision() -> None:
+    torch.manual_seed(0)
+    network = build_network(NetworkSpec("gsfm", "tiny"))
+    half = network.for_inference(torch.device("cpu"), torch.bfloat16)
+    for module in (half.key_encoder.feature_filter, half.decoder.hfm):
+        assert isinstance(module, SpectralFilter)
+        assert module.conv1.weight.dtype == torch.float32
+    assert half.dtype == torch.bfloat16
+    image = torch.randn(1, 3, 32, 48)
+    whole = network.for_inference(torch.device("cpu"), torch.float32)
+    with torch.inference_mode():
+        expected = whole.encode_query(image).feat16
+        query = half.encode_query(image.bfloat16())
+        assert query.feat16.dtype == torch.bfloat16
+        assert (query.feat16.float() - expected).abs().max() < 0.1 * expected.abs().max()
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = whole.encode_query(image).feat16
+        assert (mixed.float() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test_the_boundary_loss_wants_the_inner_rim() -> None:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    rim = mask.clone()
+    rim[..., 5:11, 5:11] = 0
+    good, bad = (boundary_loss(20 * (2 * x - 1), mask) for x in (rim, mask))
+    assert good.shape == (1, 1)
+    assert good.item() < 1e-3
+    assert bad.item() > 0.5
