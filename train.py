@@ -43,6 +43,9 @@ from util.parse_settings import last_weights, parse_train
 from util.provenance import describe_run, write_environment
 from util.signals import INTERRUPTED, StopRequest
 
+# Seconds that the workers of a killed run may hold its folder.
+_LOCK_PATIENCE = 15.0
+
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, build, run one stage after the other; returns the exit status."""
@@ -64,6 +67,13 @@ def main(argv: list[str] | None = None) -> int:
         # A loader's worker hands its error over as the last line of a traceback.
         sentence = str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()
         print(f"train.py: error: {sentence}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(
+            f"train.py: error: {str(error).splitlines()[0]} Give a smaller --batch_size (with "
+            "--global_batch an update stays as large), --crop_size or --num_frames.",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -121,7 +131,7 @@ def train_stage(
         return model
     with contextlib.ExitStack() as stack:
         if ranks.is_main:
-            stack.enter_context(claimed(model.folder))
+            stack.enter_context(claimed(model.folder, _LOCK_PATIENCE))
         log = start_log(model) if ranks.is_main else None
         if log:
             stack.callback(log.close)
@@ -139,21 +149,23 @@ def pick_checkpoint(settings: TrainSettings, is_restart: bool) -> tuple[str, lis
         ValueError: a new run would overwrite another, or none of its checkpoints can be read.
     """
     own = checkpoint_path(settings)
+    given = settings.load_model if settings.load_model != "auto" else ""
+    if given and own.exists() and Path(given).resolve().parent != own.resolve().parent:
+        raise ValueError(
+            f"There is a run {settings.id} already, which going on from {given} would mix with "
+            f"another: choose another --id, or remove {own.parent}."
+        )
+    if given and not is_restart:
+        return given, []
     newest = find_newest(settings)
-    goes_on = is_restart or settings.load_model == "auto"
-    if settings.load_model not in ("", "auto") and not (is_restart and newest):
-        if own.exists() and Path(settings.load_model).resolve().parent != own.resolve().parent:
-            raise ValueError(
-                f"There is a run {settings.id} already, which going on from {settings.load_model} "
-                f"would mix with another: choose another --id, or remove {own.parent}."
-            )
-        return settings.load_model, []
-    if newest is not None and not goes_on:
+    if newest is None:
+        return (given, []) if given else None
+    if not (is_restart or settings.load_model):
         raise ValueError(
             f"There is a run {settings.id} already. Go on with it by --load_model {own} (or "
             f"--load_model auto), choose another --id, or remove {own.parent}."
         )
-    return newest and (str(newest[0]), newest[1])
+    return str(newest[0]), newest[1]
 
 
 def start_log(model: Model) -> TrainLog:

@@ -92,7 +92,7 @@ def read_sequences(list_path: Path) -> list[str]:
             f"the list of sequences {list_path} does not exist: it comes with the DAVIS 2017 "
             "download, under ImageSets"
         )
-    sequences = list_path.read_text().split()
+    sequences = [*dict.fromkeys(list_path.read_text().split())]  # a name may stand there twice
     if not sequences:
         raise ValueError(f"the list {list_path} names no sequence: download it again")
     return sequences

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from datasets.video import Video, load_videos, masks_by_frame
 from util.images import list_frames, list_images
 
+SPLITS = ("valid", "test")
+
 
 def youtube(root: Path, split: str = "valid", shorter_side: int | None = 480) -> list[Video]:
     """The videos of a split of YouTube-VOS, with all their frames.
@@ -31,6 +33,10 @@ def youtube(root: Path, split: str = "valid", shorter_side: int | None = 480) ->
         FileNotFoundError: a folder or meta.json is not where it is expected.
         ValueError: meta.json is not what it should be, or all that is wrong with the videos.
     """
+    if split not in SPLITS:
+        raise ValueError(
+            f"there is no split {split} of YouTube-VOS to segment: choose from {', '.join(SPLITS)}"
+        )
     all_frames = root / "all_frames" / f"{split}_all_frames" / "JPEGImages"
     if not all_frames.is_dir():
         raise FileNotFoundError(

@@ -44,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if min(arguments.frames) < 1:
         parser.error("--frames must be at least 1")
+    if not Path(arguments.model).is_file():
+        parser.error(f"there is no file {arguments.model}: give weights with --model")
     if arguments.child is not None:
         print(json.dumps(measure(arguments, arguments.child)))
         return 0

@@ -29,6 +29,8 @@ def read_scalars(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    if not folder.is_dir():
+        raise ValueError(f"There is no folder {folder}: give <save_dir>/<id>.")
     events = EventAccumulator(str(folder)).Reload()
     if f"train/{name}" not in events.Tags()["scalars"]:
         raise ValueError(

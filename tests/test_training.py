@@ -594,8 +594,13 @@ def test_going_back_leaves_the_abandoned_branch(start: Train, tmp_path: Path) ->
 
 
 def test_runs_are_not_mixed(
-    start: Train, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Train,
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(train, "_LOCK_PATIENCE", 0.1)
     assert start("own", "-i", 1) == 0
     assert start("own", "-i", 4, "--load_model", trained / "done_checkpoint.pth") == 2
     assert "would mix with another: choose another --id" in capsys.readouterr().err

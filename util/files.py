@@ -8,9 +8,10 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 @contextlib.contextmanager
@@ -38,10 +39,14 @@ def atomic_path(path: Path | str, is_durable: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, patience: float = 0) -> Iterator[None]:
     """Make a folder and keep other processes that claim it out, until the block or process ends.
 
     Where the file system knows no locks, nobody is kept out.
+
+    Args:
+        patience: seconds to wait for another one to end. The workers of a process that was killed
+            hold its lock until they notice.
 
     Raises:
         ValueError: another process has claimed it.
@@ -49,15 +54,25 @@ def claimed(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # goes with the process
-        except BlockingIOError as error:
-            raise ValueError(
-                f"Another run is writing to {folder}: wait for it, or choose another folder."
-            ) from error
-        except OSError:
-            pass
+        deadline = time.monotonic() + patience
+        while not _lock(lock):
+            if time.monotonic() >= deadline:
+                raise ValueError(
+                    f"Another run is writing to {folder}: wait for it, or choose another folder."
+                )
+            time.sleep(0.2)
         yield
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether nobody else holds the lock, which goes with the process."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def write_json(path: Path | str, content: Any) -> None:

@@ -142,7 +142,11 @@ class EvalSettings:
         "the folder with JPEGImages/<video>/ and Annotations/<video>/ in it",
         only=("generic",),
     )
-    split: str = knob("val", "part of the data set", only=("davis", "youtube"))
+    split: str = knob(
+        "val",
+        "part of the data set: val, train or test-dev of DAVIS, valid or test of YouTube-VOS",
+        only=("davis", "youtube"),
+    )
     size: int = knob(
         0,
         "work at this shorter side in pixels and resize the masks back; 0 for the frames' own",
