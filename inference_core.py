@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from inference_memory_bank import EveryN, MemoryBank, MemoryPolicy
+from inference_memory_bank import EveryN, MemoryBank, MemoryPolicy, SamCompression
 from model.checkpoint import load_for_evaluation
 from model.encoders import QueryFeatures
 from model.matching import aggregate
-from model.network import Network, memory_rows
+from model.methods import METHODS
+from model.network import Network
 from util.devices import pick_device, pick_dtype
 from util.files import sha256
 from util.hyper_para import EvalSettings
@@ -201,8 +202,9 @@ class InferenceCore:
         entry = self.network.encode_memory(image, query, prob[None].to(image.dtype))
         for group in self._groups:
             members = slice(group.first, group.first + group.num_objects)
-            key, value = memory_rows(entry.of_objects(members))
-            self.policy.write(group.bank, key, value, self.frame_index, is_annotation)
+            self.policy.write(
+                group.bank, entry.of_objects(members), self.frame_index, is_annotation
+            )
 
 
 class Sessions:
@@ -217,7 +219,7 @@ class Sessions:
         self.settings = settings = of_method(settings, network.spec.method)
         self.weights_sha256 = sha256(Path(settings.model))
         self.network = network.for_inference(self.device, dtype)
-        self.policy = EveryN(settings.mem_every, settings.include_last)
+        self.policy = make_policy(self.network, settings)
         self.top_k = settings.top or None
         self.core_type = core_type
 
@@ -228,3 +230,20 @@ class Sessions:
     def start(self, num_frames: int | None = None) -> InferenceCore:
         """A core for the next video, of this length where known."""
         return self.core_type(self.network, self.policy, self.top_k, num_frames)
+
+
+def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:
+    """The policy of the network's method, with the settings of an eval script.
+
+    Raises:
+        ValueError: a setting does nothing with that method.
+    """
+    method = network.spec.method
+    if METHODS[method].policy == "sam":
+        if settings.include_last:
+            raise ValueError(f"--include_last does nothing with {method}, whose --mode says it.")
+        assert network.compressor is not None
+        return SamCompression(network.compressor, settings.mode, settings.mem_every)
+    if settings.mode:
+        raise ValueError(f"--mode does nothing with {method}: it belongs to rde.")
+    return EveryN(settings.mem_every, settings.include_last)

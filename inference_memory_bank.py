@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
+
+from model.encoders import MemoryEntry
 
 # A bank starts with no more: a long video need not have all its memory from its first frame on.
 _FIRST_SLOTS = 64
@@ -34,6 +37,7 @@ class MemoryBank:
         self._keys: torch.Tensor | None = None  # (capacity, P, CK)
         self._values: torch.Tensor | None = None  # (capacity, P, O*CV)
         self._has_temporary = False
+        self.embedding: MemoryEntry | None = None  # all frames so far in one, where a policy has it
         self.frame_indices: list[int] = []  # of the slots; the temporary one comes last
 
     @property
@@ -52,7 +56,8 @@ class MemoryBank:
         if self._keys is None or self._values is None:
             return 0
         row = self._keys[0].nbytes + self._values[0].nbytes
-        return self.num_slots * row
+        extra = self.embedding.key.nbytes + self.embedding.value.nbytes if self.embedding else 0
+        return self.num_slots * row + extra
 
     def append(
         self, key: torch.Tensor, value: torch.Tensor, frame_index: int, is_temporary: bool = False
@@ -100,12 +105,11 @@ class MemoryPolicy(Protocol):
     def write(
         self,
         bank: MemoryBank,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        entry: MemoryEntry,
         frame_index: int,
         is_annotation: bool = False,
     ) -> None:
-        """Keep, replace, or leave out a frame: key (1, P, CK), value (1, P, O*CV)."""
+        """Keep, replace, compress, or leave out a frame."""
 
     def view(self, bank: MemoryBank) -> MemoryView:
         """What a read sees."""
@@ -137,16 +141,15 @@ class EveryN:
     def write(
         self,
         bank: MemoryBank,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        entry: MemoryEntry,
         frame_index: int,
         is_annotation: bool = False,
     ) -> None:
         """See MemoryPolicy."""
         if is_annotation or self._is_memory_frame(bank, frame_index):
-            bank.append(key, value, frame_index)
+            bank.append(*entry.rows(), frame_index)
         elif self.include_last:
-            bank.append(key, value, frame_index, is_temporary=True)
+            bank.append(*entry.rows(), frame_index, is_temporary=True)
 
     def view(self, bank: MemoryBank) -> MemoryView:
         """See MemoryPolicy."""
@@ -158,3 +161,85 @@ class EveryN:
 
     def _is_memory_frame(self, bank: MemoryBank, frame_index: int) -> bool:
         return frame_index - bank.last_stored >= self.mem_every
+
+
+# What RDE can read: the embedding of all frames so far, the latest memory frame, the first one.
+SAM_MODES = (
+    "stm", "two-frames", "gt", "last", "compress", "gt-compress", "last-compress",
+    "two-frames-compress",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SamCompression:
+    """Every n-th frame goes into one embedding of constant size (RDE, CVPR 2022, section 3.2).
+
+    Args:
+        compressor: [embedding so far, new frame] -> embedding.
+        mode: what a read sees; "stm" alone grows with the video. The first frame counts twice in
+            "two-frames" and "two-frames-compress".
+        mem_every: n.
+    """
+
+    compressor: Callable[[MemoryEntry, MemoryEntry], MemoryEntry]
+    mode: str = "two-frames-compress"
+    mem_every: int = 3
+
+    def __post_init__(self) -> None:
+        if self.mode not in SAM_MODES:
+            raise ValueError(f"There is no mode {self.mode!r}: choose from {', '.join(SAM_MODES)}.")
+        if self.mem_every < 1:
+            raise ValueError(f"mem_every must be at least 1; it is {self.mem_every}.")
+
+    def needs(self, bank: MemoryBank, frame_index: int) -> bool:
+        """See MemoryPolicy."""
+        return self.mode != "gt" and frame_index - bank.frame_indices[-1] >= self.mem_every
+
+    def write(
+        self,
+        bank: MemoryBank,
+        entry: MemoryEntry,
+        frame_index: int,
+        is_annotation: bool = False,
+    ) -> None:
+        """See MemoryPolicy."""
+        is_first = not bank.frame_indices
+        if not (is_annotation or self.needs(bank, frame_index)):
+            return
+        is_temporary = not is_first and self.mode != "stm"  # the latest frame takes its turn
+        bank.append(*entry.rows(), frame_index, is_temporary)
+        if self.mode.endswith("compress"):
+            before = bank.embedding
+            bank.embedding = entry if before is None else self.compressor(before, entry)
+
+    def view(self, bank: MemoryBank) -> MemoryView:
+        """See MemoryPolicy."""
+        slots = bank.view()
+        if self.mode == "stm":
+            return slots
+        rows = slots.key.shape[1] // bank.num_slots
+        first, latest = (
+            MemoryView(slots.key[:, part], slots.value[:, part])
+            for part in (slice(rows), slice(-rows, None))
+        )
+        is_updated = bank.num_slots > 1
+        embedding = first
+        if bank.embedding is not None:
+            key, value = bank.embedding.rows()
+            embedding = MemoryView(key.float(), value)
+        read = {
+            "two-frames": [latest, first, first] if is_updated else [first],
+            "gt": [first],
+            "last": [latest],
+            "compress": [embedding],
+            "gt-compress": [embedding, first],
+            "last-compress": [embedding, latest] if is_updated else [first],
+            "two-frames-compress": [embedding, latest, first, first] if is_updated else [first] * 2,
+        }[self.mode]
+        return MemoryView(
+            torch.cat([v.key for v in read], 1), torch.cat([v.value for v in read], 1)
+        )
+
+    def max_slots(self, num_frames: int) -> int:
+        """See MemoryPolicy."""
+        return 1 + (num_frames - 1) // self.mem_every if self.mode == "stm" else 2

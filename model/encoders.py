@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from model.backbones import ResNetTrunk
+from model.matching import to_rows
 from model.modules import FeatureFusion, per_object
 
 
@@ -32,6 +33,10 @@ class MemoryEntry:
     def of_objects(self, members: slice) -> MemoryEntry:
         """The same frame for some of its objects."""
         return MemoryEntry(self.key, self.value[:, members])
+
+    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Key (B, P, CK) and value (B, P, O*CV), objects one after the other."""
+        return to_rows(self.key), to_rows(self.value.flatten(1, 2))
 
 
 class KeyEncoder(nn.Module):

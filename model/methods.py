@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from model.backbones import ResNetTrunk
+from model.compress import Compressor
 from model.decoder import BoundaryDecoder, Decoder
 from model.encoders import KeyEncoder, ValueEncoder
 from model.losses import Outputs, segmentation_and_boundary_loss, segmentation_loss
@@ -48,6 +49,7 @@ class Method:
         build: the network of a spec, from its widths.
         renames: (published prefix, our prefix); the first that fits renames a tensor.
         loss: of a clip in training.
+        policy: what is remembered by default.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Method:
     build: Callable[[NetworkSpec, Widths], Network]
     renames: tuple[tuple[str, str], ...]
     loss: Loss = segmentation_loss
+    policy: str = "every_n"  # what is remembered: one of inference_memory_bank.py's
 
 
 def _build_stcn(spec: NetworkSpec, widths: Widths) -> Network:
@@ -75,6 +78,13 @@ def _build_gsfm(spec: NetworkSpec, widths: Widths) -> Network:
     channels = network.key_encoder.trunk.channels
     network.key_encoder.feature_filter = SpectralFilter(channels[2], keeps_high=False)
     network.decoder = BoundaryDecoder(2 * widths.value, channels[:2], widths.decoder)
+    return network
+
+
+def _build_rde(spec: NetworkSpec, widths: Widths) -> Network:
+    network = _build_stcn(spec, widths)
+    if not spec.is_single_object:  # stage 0 has no memory to compress
+        network.compressor = Compressor(widths.key, widths.value)
     return network
 
 
@@ -102,7 +112,11 @@ GSFM = Method(
     segmentation_and_boundary_loss,
 )
 
-METHODS: dict[str, Method] = {row.name: row for row in (STCN, GSFM)}
+RDE = Method(
+    "rde", _SIZES, _build_rde, (("mem_compress.", "compressor."), *_STCN_RENAMES), policy="sam"
+)
+
+METHODS: dict[str, Method] = {row.name: row for row in (STCN, GSFM, RDE)}
 
 
 def build_network(spec: NetworkSpec) -> Network:

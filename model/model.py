@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from model.losses import HardExampleSchedule, mean_iou
 from model.methods import METHODS
-from model.network import Network
+from model.network import Network, to_channels_last
 from model.unroll import ClipUnroll
 from util.devices import Ranks, any_over_ranks, autocast, mean_over_ranks
 from util.files import atomic_path
@@ -73,7 +73,7 @@ class Model:
         self.settings, self.record, self.ranks = settings, record, ranks
         self.device, self.dtype = device, dtype
         self.share, self.passes = share_of_update(settings, ranks.world_size)
-        self.network = network.to(device).to(memory_format=torch.channels_last).train()
+        self.network = to_channels_last(network.to(device)).train()
         trunk = [*self.network.key_encoder.trunk.parameters()]
         for parameter in trunk:
             parameter.requires_grad_(settings.trunk_lr > 0)

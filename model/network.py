@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.compress import Compressor
 from model.decoder import Decoder
 from model.encoders import KeyEncoder, MemoryEntry, QueryFeatures, ValueEncoder
 from model.matching import Similarity, read, to_rows
@@ -52,6 +53,7 @@ class Network(nn.Module):
         value_encoder: ValueEncoder,
         decoder: Decoder,
         similarity: Similarity,
+        compressor: Compressor | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -59,6 +61,7 @@ class Network(nn.Module):
         self.value_encoder = value_encoder
         self.decoder = decoder
         self.similarity = similarity
+        self.compressor = compressor  # of memory frames (RDE)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
 
@@ -103,7 +106,7 @@ class Network(nn.Module):
         """Read memory rows at every position of the query.
 
         Args:
-            key: (B, N, CK); value: (B, N, O*CV), as `memory_rows` gives them.
+            key: (B, N, CK); value: (B, N, O*CV), as `MemoryEntry.rows` gives them.
             top_k: rows that a position reads; None for all.
 
         Returns:
@@ -130,7 +133,7 @@ class Network(nn.Module):
         network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in [*network.modules()]:
             _fold_batch_norms(module)
-        network = network.to(device).to(memory_format=torch.channels_last)
+        network = to_channels_last(network.to(device))
         kept = [m for m in network.modules() if getattr(m, "keeps_float32", False)]
         exempt = {id(parameter) for module in kept for parameter in module.parameters()}
         for parameter in network.parameters():
@@ -141,17 +144,20 @@ class Network(nn.Module):
         return network
 
 
+def to_channels_last(network: Network) -> Network:
+    """Lay convolutions out as is fastest; `Module.to` stumbles over three-dimensional ones."""
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network
+
+
 def _in_passes(run: Callable[..., torch.Tensor], *objects: torch.Tensor) -> torch.Tensor:
     """Run on tensors (B, O, ...), so many objects at a time that a pass fits into memory."""
     if objects[0].shape[1] <= _OBJECTS_PER_PASS:
         return run(*objects)
     parts = zip(*(t.split(_OBJECTS_PER_PASS, 1) for t in objects), strict=True)
     return torch.cat([run(*part) for part in parts], 1)
-
-
-def memory_rows(entry: MemoryEntry) -> tuple[torch.Tensor, torch.Tensor]:
-    """A frame's rows: key (B, P, CK) and value (B, P, O*CV), objects one after the other."""
-    return to_rows(entry.key), to_rows(entry.value.flatten(1, 2))
 
 
 def _fold_batch_norms(module: nn.Module) -> None:

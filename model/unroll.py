@@ -9,7 +9,7 @@ from torch import nn
 
 from model.encoders import QueryFeatures
 from model.matching import aggregate
-from model.network import Network, memory_rows
+from model.network import Network
 
 
 class ClipUnroll(nn.Module):
@@ -56,7 +56,7 @@ class ClipUnroll(nn.Module):
                     outputs["boundary"].append(boundary)
                 masks = torch.softmax(logits, 1)[:, 1:]
             if t < num_frames - 1:
-                key, value = memory_rows(self.network.encode_memory(images[:, t], query, masks))
+                key, value = self.network.encode_memory(images[:, t], query, masks).rows()
                 keys.append(key)
                 values.append(value)
         return {name: torch.stack(frames, 1) for name, frames in outputs.items()}

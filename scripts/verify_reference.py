@@ -20,12 +20,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from inference_core import InferenceCore
+from inference_core import InferenceCore, make_policy
 from inference_core_yv import InferenceCoreYV
-from inference_memory_bank import EveryN
 from model.checkpoint import convert_published
 from model.methods import METHODS, build_network
 from model.network import Network
+from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of
 from util.reference import fill_weights, reference_clip, reference_masks
 
@@ -90,7 +90,9 @@ def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) ->
     if config["core"] == "youtube":
         starts[config["late_object"]] = config["late_frame"]
     core_type = {"davis": InferenceCore, "youtube": InferenceCoreYV}[config["core"]]
-    policy = EveryN(settings["mem_every"], settings.get("include_last", False))
+    known = ("mem_every", "include_last", "mode")
+    asked = EvalSettings(**{name: settings[name] for name in known if name in settings})
+    policy = make_policy(network, asked)
     core = core_type(network, policy, settings["top_k"], num_frames)
 
     padding = padding_of(height, width)

@@ -293,7 +293,10 @@ def test_flags_of_methods_to_come_name_them(capsys: pytest.CaptureFixture[str]) 
         ("--id a --load_network n --load_model m", "--load_network starts a new run and --load_mo"),
         ("--id a --load_network n --trunk_weights none", "--trunk_weights none does nothing besid"),
         ("--id a --trunk_lr -1", "--trunk_lr must be a number from 0 up"),
-        ("--id a --method rde", "--method rde cannot be trained here yet: there is stcn, gsfm"),
+        (
+            "--id a --method rde --stage 3",
+            "--method rde cannot be trained here yet: there is stcn, gsfm",
+        ),
         ("--id a --method xmem", "invalid choice: 'xmem'"),
         ("--id a --lr fast", "invalid float value: 'fast'"),
         ("--id", "expected one argument"),

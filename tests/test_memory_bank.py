@@ -1,11 +1,17 @@
-"""The bank and its every-n policy."""
+"""The bank and its policies."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from inference_memory_bank import EveryN, MemoryBank
+from inference_core import make_policy
+from inference_memory_bank import EveryN, MemoryBank, SamCompression
+from model.encoders import MemoryEntry
+from model.methods import build_network
+from model.network import NetworkSpec
+from util.hyper_para import EvalSettings
+from util.parse_settings import of_method
 
 P, CK, CV = 6, 4, 10
 
@@ -15,6 +21,12 @@ def rows(frame_index: int) -> tuple[torch.Tensor, torch.Tensor]:
     base = 1000 * frame_index
     key = torch.arange(P * CK).view(1, P, CK) + base
     return key.float(), (torch.arange(P * CV).view(1, P, CV) + base + 500).float()
+
+
+def entry(frame_index: int) -> MemoryEntry:
+    """The same, as a frame of 2x3 positions and one object."""
+    key, value = (t.transpose(1, 2).unflatten(2, (2, 3)) for t in rows(frame_index))
+    return MemoryEntry(key, value[:, None])
 
 
 def contents(bank: MemoryBank) -> list[int]:
@@ -118,7 +130,7 @@ def remember(
         seen.append(contents(bank) if bank.num_slots else [])
         is_annotation = t in annotations
         if is_annotation or policy.needs(bank, t):
-            policy.write(bank, *rows(t), t, is_annotation)
+            policy.write(bank, entry(t), t, is_annotation)
     return bank, seen
 
 
@@ -157,12 +169,12 @@ def test_which_frames_are_stored(
 def test_needs_says_whether_write_would_do_anything(mem_every: int, include_last: bool) -> None:
     policy = EveryN(mem_every, include_last)
     bank = MemoryBank()
-    policy.write(bank, *rows(0), 0, is_annotation=True)
+    policy.write(bank, entry(0), 0, is_annotation=True)
     answers = set()
     for t in range(1, 12):
         is_needed = policy.needs(bank, t)
         before = contents(bank)
-        policy.write(bank, *rows(t), t)
+        policy.write(bank, entry(t), t)
         assert (contents(bank) != before) == is_needed
         answers.add(is_needed)
     assert answers == ({True} if include_last or mem_every == 1 else {True, False})
@@ -174,9 +186,82 @@ def test_max_slots_is_a_tight_upper_bound(mem_every: int, include_last: bool) ->
     policy = EveryN(mem_every, include_last)
     for num_frames in range(1, 30):
         bank = MemoryBank()
-        policy.write(bank, *rows(0), 0, is_annotation=True)
+        policy.write(bank, entry(0), 0, is_annotation=True)
         most = 1
         for t in range(1, num_frames):
-            policy.write(bank, *rows(t), t)
+            policy.write(bank, entry(t), t)
             most = max(most, bank.num_slots)
         assert most <= policy.max_slots(num_frames) <= most + 1
+
+
+# --- SAM compression
+
+
+def join(embedding: MemoryEntry, new: MemoryEntry) -> MemoryEntry:
+    """Stands in for the learned one: the mean of keys, the sum of values."""
+    return MemoryEntry((embedding.key + new.key) / 2, embedding.value + new.value)
+
+
+@pytest.mark.parametrize(
+    ("mode", "early", "late"),
+    [
+        ("stm", [0], [0, 3, 6]),
+        ("two-frames", [0], [6, 0, 0]),
+        ("gt", [0], [0]),
+        ("last", [0], [6]),
+        ("compress", [0], ["E"]),
+        ("gt-compress", [0, 0], ["E", 0]),
+        ("last-compress", [0], ["E", 6]),
+        ("two-frames-compress", [0, 0], ["E", 6, 0, 0]),
+    ],
+)
+def test_what_each_mode_reads(mode: str, early: list[int], late: list[int | str]) -> None:
+    """Before the first update, and after frames 3 and 6."""
+    embedding = join(join(entry(0), entry(3)), entry(6)).rows()
+    policy, bank = SamCompression(join, mode, mem_every=3), MemoryBank()
+    for t in range(8):
+        if t == 0 or policy.needs(bank, t):
+            policy.write(bank, entry(t), t, is_annotation=t == 0)
+        if t in (2, 7):
+            expected = [embedding if f == "E" else rows(int(f)) for f in (early, late)[t > 2]]
+            view = policy.view(bank)
+            assert torch.equal(view.key, torch.cat([key for key, _ in expected], 1))
+            assert torch.equal(view.value, torch.cat([value for _, value in expected], 1))
+    assert bank.num_slots <= policy.max_slots(8)
+    if mode != "stm":
+        assert bank.num_slots <= 2
+
+
+def test_what_sam_remembers_is_of_constant_size() -> None:
+    policy, bank = SamCompression(join), MemoryBank(2)
+    sizes = []
+    for t in range(0, 300, 3):
+        policy.write(bank, entry(t), t, is_annotation=t in (0, 30))
+        sizes.append(bank.bytes_stored)
+    assert len({*sizes[1:]}) == 1
+    assert bank.frame_indices == [0, 297]
+
+
+def test_policies_that_are_none() -> None:
+    with pytest.raises(ValueError, match="There is no mode 'all': choose from stm, two-frames"):
+        SamCompression(join, "all")
+    for make in (lambda: SamCompression(join, "gt", 0), lambda: EveryN(0)):
+        with pytest.raises(ValueError, match="mem_every must be at least 1"):
+            make()
+
+
+def test_the_method_decides_the_policy() -> None:
+    def policy(method: str, **asked: object) -> object:
+        network = build_network(NetworkSpec(method, "tiny"))
+        return make_policy(network, of_method(EvalSettings(**asked), method))  # type: ignore[arg-type]
+
+    assert policy("stcn") == EveryN(5)
+    assert policy("gsfm", mem_every=2, include_last=True) == EveryN(2, include_last=True)
+    sam = policy("rde")
+    assert isinstance(sam, SamCompression)
+    assert (sam.mode, sam.mem_every) == ("two-frames-compress", 3)
+    assert policy("rde", mode="gt").mode == "gt"  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="--mode does nothing with stcn: it belongs to rde"):
+        policy("stcn", mode="gt")
+    with pytest.raises(ValueError, match="--include_last does nothing with rde, whose --mode"):
+        policy("rde", include_last=True)

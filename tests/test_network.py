@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from model.methods import METHODS, build_network
-from model.network import Network, NetworkSpec, memory_rows
+from model.network import Network, NetworkSpec
 from util.reference import fill_weights, reference_clip, reference_masks
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def random_inputs(batch: int, num_objects: int) -> tuple[torch.Tensor, torch.Ten
 def segment(network: Network, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Logits (B, O, H, W): remember an image, and read it back from itself."""
     query = network.encode_query(image)
-    key, value = memory_rows(network.encode_memory(image, query, masks))
+    key, value = network.encode_memory(image, query, masks).rows()
     return network.decode(network.read(key, value, query, masks.shape[1]), query)
 
 
@@ -54,7 +54,7 @@ def test_every_size_has_the_shapes_of_the_legend(method: str, size: str) -> None
     assert query.feat4.shape[2:] == (16, 24)
     entry = network.encode_memory(image, query, masks)
     assert entry.value.shape == (2, 3, widths.value, 4, 6)
-    key, value = memory_rows(entry)
+    key, value = entry.rows()
     assert key.shape == (2, 24, widths.key)
     assert value.shape == (2, 24, 3 * widths.value)
     assert network.decode(entry.value, query).shape == (2, 3, 64, 96)

@@ -59,7 +59,7 @@ def published_gradients(network: Network, method: str, variant: str) -> dict[str
 
 @pytest.mark.parametrize("iteration", [0, 45000, 80000])
 @pytest.mark.parametrize("variant", ["single", "multi"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [m for m in METHODS if (HERE / f"training_{m}.json").exists()])
 def test_one_step(method: str, variant: str, iteration: int) -> None:
     expected = json.loads((HERE / f"training_{method}.json").read_text())[
         f"{variant}_it{iteration}"

@@ -55,7 +55,7 @@ def rewrite(path: Path, noise: float = 0, **changes: object) -> None:
 
 def test_the_published_answers_are_met(capsys: pytest.CaptureFixture[str]) -> None:
     files = sorted((HERE / "inference").glob("*.npz"))
-    assert len(files) == 5
+    assert len(files) == 6
     assert verify_reference.main([str(HERE / "inference")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(files) + 1
@@ -64,7 +64,7 @@ def test_the_published_answers_are_met(capsys: pytest.CaptureFixture[str]) -> No
         assert name == f"{path.name}:"
         assert float(difference) < 1e-4
         assert verdict == "pass"
-    assert lines[-1] == "5 passed, 0 failed, 0 skipped"
+    assert lines[-1] == "6 passed, 0 failed, 0 skipped"
 
 
 @pytest.mark.parametrize("noise", [0.01, -0.01, float("nan")])

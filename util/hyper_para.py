@@ -157,6 +157,10 @@ class EvalSettings:
         -1, "rows of memory that a position reads; 0 for all, -1 as the method was published"
     )
     mem_every: int = knob(0, "remember every n-th frame; 0: as the method was published")
+    mode: str = knob(
+        "",
+        "(rde) which memory is read, such as stm, gt or compress: docs/methods.md has them all",
+    )
     include_last: bool = knob(False, "also read the latest frame, remembered for one step")
 
     # --- output
@@ -237,9 +241,10 @@ DEBUG_PRESET: dict[str, Any] = {"report_interval": 5, "image_interval": 5, "save
 
 # method -> what an eval script does where the command line leaves it to the method, which the
 # checkpoint tells.
-EVAL_METHOD_PRESETS: dict[str, dict[str, int]] = {
+EVAL_METHOD_PRESETS: dict[str, dict[str, Any]] = {
     "stcn": {"top": 20, "mem_every": 5},
     "gsfm": {"top": 50, "mem_every": 3},
+    "rde": {"top": 40, "mem_every": 3, "mode": "two-frames-compress"},
 }
 
 # eval script -> what differs from the defaults above.

@@ -112,6 +112,7 @@ def of_method(settings: EvalSettings, method: str) -> EvalSettings:
         settings,
         top=own["top"] if settings.top < 0 else settings.top,
         mem_every=settings.mem_every or own["mem_every"],
+        mode=settings.mode or own.get("mode", ""),
     )
 
 
