@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
+import shutil
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,12 @@ def _distribute(module: nn.Module, device: torch.device) -> DistributedDataParal
     return DistributedDataParallel(module, **options)
 
 
+def has_compiler() -> bool:
+    """Whether torch.compile finds what it writes its kernels for."""
+    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    return any(shutil.which(name) for name in names if name)
+
+
 class Model:
     """A network in training, with its optimiser, schedule and counters.
 
@@ -79,6 +87,11 @@ class Model:
             parameter.requires_grad_(settings.trunk_lr > 0)
         unroll: nn.Module = ClipUnroll(self.network)
         if settings.compile:
+            if not has_compiler():
+                raise ValueError(
+                    "--compile needs a C++ compiler (c++, g++ or clang++), and there is none on "
+                    "the path: install one, or leave the flag out."
+                )
             unroll.compile()
         self.unroll = unroll
         if ranks.world_size > 1:

@@ -25,7 +25,7 @@ from datasets.clips import ClipSample
 from datasets.sampler import ClipBatches
 from datasets.static import StaticClips
 from model.checkpoint import convert_published, read_weights, save_network
-from model.model import Model, share_of_update
+from model.model import Model, has_compiler, share_of_update
 from model.start import start_network
 from model.training_state import resume
 from util.devices import Ranks
@@ -647,6 +647,16 @@ def test_videos_go_on_at_their_place_in_the_jump_schedule(
     assert len(losses[0]) == 12
 
 
+def test_compiling_needs_a_compiler(
+    start: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert start("x", "-i", 1, "--compile") == 2
+    assert "--compile needs a C++ compiler" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
 def test_the_compiled_network_gives_the_same_loss(start: Train, tmp_path: Path) -> None:
     assert start("eager", "-i", 2, "-b", 1) == 0
     assert start("compiled", "-i", 2, "-b", 1, "--compile") == 0
