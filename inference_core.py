@@ -84,6 +84,7 @@ class InferenceCore:
         self._check_frame(frame)
         if masks is not None:
             self._check(masks, frame)
+        self._size = tuple(frame.shape[-2:])
         self.frame_index += 1
         if masks is not None:
             return self._annotate(frame, masks, is_last)
@@ -118,7 +119,6 @@ class InferenceCore:
                 f"Frame {index} is {size}, but those before are {self._size}: all frames of a "
                 "video need the same size."
             )
-        self._size = size
 
     def _check(self, masks: Mapping[int, torch.Tensor], frame: torch.Tensor) -> None:
         """Refuse masks that the next frame cannot take, before anything changes."""

@@ -6,7 +6,6 @@ and milestones), and <id>_checkpoint.pth, which is the newest of the latter unde
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
 import re
@@ -63,6 +62,7 @@ def save(model: Model) -> None:
             "optimizer": model.optimizer.state_dict(),
             "scaler": model.scaler.state_dict(),
             "random_states": random_states,
+            "device": model.device.type,
         },
     )
     _link(path, checkpoint_path(model.settings))
@@ -120,13 +120,12 @@ def _set_random_state(model: Model, states: list[torch.Tensor]) -> None:
     if model.ranks.rank >= len(states):
         return  # more processes than before: this one keeps its fresh state
     state = states[model.ranks.rank]
-    with contextlib.suppress(RuntimeError):  # a state of another kind of device
-        if model.device.type == "cuda":
-            torch.cuda.set_rng_state(state, model.device)
-        elif model.device.type == "mps":
-            torch.mps.set_rng_state(state)
-        else:
-            torch.set_rng_state(state)
+    if model.device.type == "cuda":
+        torch.cuda.set_rng_state(state, model.device)
+    elif model.device.type == "mps":
+        torch.mps.set_rng_state(state)
+    else:
+        torch.set_rng_state(state)
 
 
 def find_newest(settings: TrainSettings) -> tuple[Path, list[str]] | None:
@@ -155,7 +154,10 @@ def remove_leftovers(settings: TrainSettings) -> None:
 
 
 def _check(content: dict[str, Any], path: Path | str) -> None:
-    if content.get("format") != f"{FORMAT}-training" or "random_states" not in content:
+    if (
+        content.get("format") != f"{FORMAT}-training"
+        or not {"random_states", "device"} <= content.keys()
+    ):
         raise ValueError(
             f"{path} is no checkpoint to resume from: give the file that ends in "
             "_checkpoint.pth, or start a new run from these weights with --load_network."
@@ -194,6 +196,7 @@ def resume(model: Model, path: Path | str) -> None:
         group["fused"] = is_fused  # the run may have come from another device
     if content["scaler"]:  # empty where the run did not scale, on a CPU
         model.scaler.load_state_dict(content["scaler"])
-    _set_random_state(model, content["random_states"])
+    if content["device"] == model.device.type:  # generators of other kinds have other states
+        _set_random_state(model, content["random_states"])
     model.iteration = content["iteration"]
     model.set_rates()

@@ -383,3 +383,16 @@ def test_sessions_start_fresh_cores_from_a_file(tmp_path: Path) -> None:
     settings.model = str(tmp_path / "absent.pth")
     with pytest.raises(ValueError, match=re.escape(f"There is no file {settings.model}")):
         Sessions(settings)
+
+
+def test_a_refused_first_frame_leaves_the_session_free_to_take_another_size(
+    network: Network,
+) -> None:
+    core = InferenceCore(network, EveryN())
+    with pytest.raises(ValueError, match="must lie in"):
+        core.step(torch.zeros(3, 16, 16), {1: torch.full((16, 16), 7.0)})
+    core.step(torch.zeros(3, 32, 16), {1: torch.ones(32, 16)})
+    with pytest.raises(ValueError, match="all frames of a video need the same size"):
+        core.step(torch.zeros(3, 16, 16))
+    with pytest.raises(ValueError, match="give \\(3, H, W\\) floats"):
+        core.step(torch.zeros(32, 16, 3))
