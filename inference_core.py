@@ -8,17 +8,21 @@ from pathlib import Path
 
 import torch
 
-from inference_memory_bank import EveryN, MemoryBank, MemoryPolicy, SamCompression
+from inference_memory_bank import POLICIES, MemoryPolicy
 from model.checkpoint import load_for_evaluation
-from model.encoders import QueryFeatures
+from model.features import QueryFeatures
 from model.matching import aggregate
-from model.methods import METHODS
+from model.memory_bank import MemoryBank
 from model.network import Network
 from util.devices import pick_device, pick_dtype
 from util.files import sha256
 from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of, unpad
-from util.parse_settings import of_method
+from util.parse_settings import of_method, policy_settings
+
+
+# Of the Gaussian kernel, in positions (Cheng et al., MiVOS, CVPR 2021; QDMN's --use_km).
+KERNEL_SIGMA = 5.6
 
 
 @dataclass
@@ -30,6 +34,16 @@ class _Group:
     bank: MemoryBank
 
 
+@dataclass
+class _Pending:
+    """A frame to remember once the next image is there."""
+
+    image: torch.Tensor  # (1, 3, H, W), padded
+    query: QueryFeatures
+    prob: torch.Tensor  # (O, H, W)
+    is_annotation: bool
+
+
 class InferenceCore:
     """One video whose objects all start on one frame, as in DAVIS.
 
@@ -38,6 +52,7 @@ class InferenceCore:
         policy: what to remember.
         top_k: rows of memory that a position reads; None for all.
         num_frames: length of the video, where known: the bank is then allocated once.
+        kernel_sigma: weigh each row of memory by a Gaussian around its best position; None for not.
     """
 
     takes_later_masks = False
@@ -48,15 +63,20 @@ class InferenceCore:
         policy: MemoryPolicy,
         top_k: int | None = 20,
         num_frames: int | None = None,
+        kernel_sigma: float | None = None,
     ) -> None:
         self.network = network
         self.policy = policy
         self.top_k = top_k
         self.num_frames = num_frames
+        self.kernel_sigma = kernel_sigma
         self.labels: list[int] = []  # of the objects, in the order of the probabilities
         self.frame_index = -1  # of the latest frame
         self._size: tuple[int, ...] | None = None
         self._groups: list[_Group] = []
+        self._prior: torch.Tensor | None = None  # (1, 1, H, W): where objects were, padded
+        self._pending: _Pending | None = None
+        self._is_over = False
 
     @torch.inference_mode()
     def step(
@@ -79,13 +99,15 @@ class InferenceCore:
         Raises:
             ValueError: masks were given twice (see InferenceCoreYV), none at all, or of a size
                 other than the frame's, or not in [0, 1]; or the frame is no normalised image of
-                the size of those before. The session is as before the call.
+                the size of those before; or the last frame came before. The session is as before
+                the call.
         """
         self._check_frame(frame)
         if masks is not None:
             self._check(masks, frame)
         self._size = tuple(frame.shape[-2:])
         self.frame_index += 1
+        self._is_over = is_last
         if masks is not None:
             return self._annotate(frame, masks, is_last)
         if self.labels:
@@ -93,12 +115,14 @@ class InferenceCore:
         return torch.ones(1, *frame.shape[-2:], device=frame.device)
 
     def can_skip(self) -> bool:
-        """Whether no bank would remember the next frame: where nobody wants its masks either,
-        `skip` it."""
-        return not self._wants_memory(self.frame_index + 1)
+        """Whether nothing would be remembered of the next frame, nor of the one before by it: where
+        nobody wants its masks either, `skip` it."""
+        is_idle = self._pending is None and not self._is_over
+        return is_idle and not self._wants_memory(self.frame_index + 1)
 
     def skip(self) -> None:
         """Count the next frame without looking at it."""
+        assert self._pending is None, "ask can_skip() first"
         self.frame_index += 1
 
     @property
@@ -108,6 +132,11 @@ class InferenceCore:
 
     def _check_frame(self, frame: torch.Tensor) -> None:
         index = self.frame_index + 1
+        if self._is_over:
+            raise ValueError(
+                f"Frame {index} comes after the one that was said to be the last: start a new "
+                "session for another video."
+            )
         if frame.ndim != 3 or frame.shape[0] != 3 or not frame.is_floating_point():
             raise ValueError(
                 f"Frame {index} is {tuple(frame.shape)}, {frame.dtype}: give (3, H, W) floats, as "
@@ -144,24 +173,38 @@ class InferenceCore:
 
     def _propagate(self, frame: torch.Tensor, is_last: bool) -> torch.Tensor:
         """Segment from memory, then remember what the policy wants."""
-        image, padding = self._prepare(frame)
-        query = self.network.encode_query(image)
+        image, padding, query = self._look(frame)
         prob = self._segment(query)
+        self._prior = self._make_prior(prob)
         if not is_last and self._wants_memory(self.frame_index):
-            self._remember(image, query, prob[1:], is_annotation=False)
+            self._remember(_Pending(image, query, prob[1:], is_annotation=False))
         return unpad(prob, padding)
 
     def _annotate(
         self, frame: torch.Tensor, masks: Mapping[int, torch.Tensor], is_last: bool
     ) -> torch.Tensor:
         """Take given masks, and remember the frame with them."""
-        image, padding = self._prepare(frame)
-        query = self.network.encode_query(image)
+        image, padding, query = self._look(frame)
         given = {k: pad(v.to(image.device, torch.float32), padding) for k, v in masks.items()}
         prob = torch.softmax(aggregate(self._merge(query, given)), 0)  # (O+1, H, W)
+        self._prior = self._make_prior(prob)
         if not is_last:
-            self._remember(image, query, prob[1:], is_annotation=True)
+            self._remember(_Pending(image, query, prob[1:], is_annotation=True))
         return unpad(prob, padding)
+
+    def _look(
+        self, frame: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[int, int, int, int], QueryFeatures]:
+        """The padded image, its padding and features; the frame before is in memory by then."""
+        image, padding = self._prepare(frame)
+        if self._pending is not None:
+            self._write(self._pending, image)
+            self._pending = None
+        return image, padding, self.network.encode_query(image, self._prior)
+
+    def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:
+        """Where objects are, (1, 1, H, W), from probabilities (O+1, H, W)."""
+        return prob[1:].amax(0)[None, None]
 
     def _merge(self, query: QueryFeatures, masks: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """Probabilities (O, H, W) of all objects on a frame with masks; starts the new ones."""
@@ -172,7 +215,8 @@ class InferenceCore:
         max_slots = None
         if self.num_frames is not None:
             max_slots = self.policy.max_slots(self.num_frames - self.frame_index)
-        self._groups.append(_Group(len(self.labels), len(labels), MemoryBank(max_slots)))
+        bank = MemoryBank(max_slots, self.policy.mem_capacity or None)
+        self._groups.append(_Group(len(self.labels), len(labels), bank))
         self.labels.extend(labels)
 
     def _prepare(self, frame: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
@@ -185,9 +229,9 @@ class InferenceCore:
         """Probabilities (O+1, H, W) of all objects, from memory."""
         readouts = []
         for group in self._groups:
-            view = self.policy.view(group.bank)
+            view = self.policy.view(group.bank, self.frame_index)
             readouts.append(
-                self.network.read(view.key, view.value, query, group.num_objects, self.top_k)
+                self.network.read(view, query, group.num_objects, self.top_k, self.kernel_sigma)
             )
         logits = self.network.decode(torch.cat(readouts, 1), query)  # (1, O, H, W)
         return torch.softmax(aggregate(torch.sigmoid(logits[0])), 0)
@@ -195,16 +239,21 @@ class InferenceCore:
     def _wants_memory(self, frame_index: int) -> bool:
         return any(self.policy.needs(group.bank, frame_index) for group in self._groups)
 
-    def _remember(
-        self, image: torch.Tensor, query: QueryFeatures, prob: torch.Tensor, is_annotation: bool
-    ) -> None:
-        """Encode the frame with its objects, prob (O, H, W), once, and hand each group its own."""
-        entry = self.network.encode_memory(image, query, prob[None].to(image.dtype))
+    def _remember(self, frame: _Pending) -> None:
+        """Write a frame to memory: at once, or with the next image where that is part of it."""
+        if self.network.value_encoder.needs_next_image:
+            self._pending = frame
+        else:
+            self._write(frame, None)
+
+    def _write(self, frame: _Pending, next_image: torch.Tensor | None) -> None:
+        """Encode a frame with its objects, once, and hand each group its own."""
+        index = self.frame_index - (next_image is not None)
+        masks = frame.prob[None].to(frame.image.dtype)
+        entry = self.network.encode_memory(frame.image, frame.query, masks, next_image)
         for group in self._groups:
             members = slice(group.first, group.first + group.num_objects)
-            self.policy.write(
-                group.bank, entry.of_objects(members), self.frame_index, is_annotation
-            )
+            self.policy.write(group.bank, entry.of_objects(members), index, frame.is_annotation)
 
 
 class Sessions:
@@ -220,7 +269,6 @@ class Sessions:
         self.weights_sha256 = sha256(Path(settings.model))
         self.network = network.for_inference(self.device, dtype)
         self.policy = make_policy(self.network, settings)
-        self.top_k = settings.top or None
         self.core_type = core_type
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
@@ -229,21 +277,26 @@ class Sessions:
 
     def start(self, num_frames: int | None = None) -> InferenceCore:
         """A core for the next video, of this length where known."""
-        return self.core_type(self.network, self.policy, self.top_k, num_frames)
+        sigma = KERNEL_SIGMA if self.settings.use_km else None
+        return self.core_type(
+            self.network, self.policy, self.settings.top or None, num_frames, sigma
+        )
 
 
 def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:
-    """The policy of the network's method, with the settings of an eval script.
+    """The memory policy that settings from `of_method` ask for.
 
     Raises:
-        ValueError: a setting does nothing with that method.
+        ValueError: the network lacks a part that the policy needs, or a number makes no sense.
     """
-    method = network.spec.method
-    if METHODS[method].policy == "sam":
-        if settings.include_last:
-            raise ValueError(f"--include_last does nothing with {method}, whose --mode says it.")
-        assert network.compressor is not None
-        return SamCompression(network.compressor, settings.mode, settings.mem_every)
-    if settings.mode:
-        raise ValueError(f"--mode does nothing with {method}: it belongs to rde.")
-    return EveryN(settings.mem_every, settings.include_last)
+    method, options = network.spec.method, policy_settings(settings)
+    lacking = None
+    if settings.memory == "quality" and not network.scores_masks:
+        lacking = "a head that scores masks, as qdmn has"
+    if settings.memory == "sam":
+        options["compressor"] = network.compressor
+        if network.compressor is None:
+            lacking = "a compressor of memory frames, as rde has"
+    if lacking:
+        raise ValueError(f"--memory {settings.memory} needs {lacking}: {method} has none.")
+    return POLICIES[settings.memory](**options)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from inference_core import InferenceCore
-from model.encoders import QueryFeatures
+from model.features import QueryFeatures
 
 
 class InferenceCoreYV(InferenceCore):
@@ -36,3 +36,7 @@ class InferenceCoreYV(InferenceCore):
         for label, mask in masks.items():
             prob[self.labels.index(label)] = mask
         return prob
+
+    def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:
+        """As published for YouTube-VOS: of the softmax of what are probabilities already."""
+        return super()._make_prior(torch.softmax(prob, 0))

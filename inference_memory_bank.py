@@ -1,106 +1,49 @@
-"""The memory bank (how to store and read) and its update policies (what to keep)."""
+"""Memory update policies: what is kept of a video. How it is stored: model/memory_bank.py."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
-from model.encoders import MemoryEntry
-
-# A bank starts with no more: a long video need not have all its memory from its first frame on.
-_FIRST_SLOTS = 64
+from model.features import MemoryEntry, MemoryView, Rows
+from model.memory_bank import MemoryBank, Slot
 
 
-class MemoryView(NamedTuple):
-    """What one read sees: rows of slots, oldest first."""
-
-    key: torch.Tensor  # (1, N, CK)
-    value: torch.Tensor  # (1, N, O*CV)
-
-
-class MemoryBank:
-    """Slots for one group of objects that share their keys, preallocated.
-
-    A slot is a frame: P rows of key and value, so that reads gather contiguous rows. The latest
-    slot may be temporary: the next write replaces it.
+@dataclass(frozen=True)
+class MemoryPolicy:
+    """What is kept of a video. It knows nothing of data sets, and the first annotation stays.
 
     Args:
-        max_slots: slots that the video needs at most, where known. The bank starts with these, or
-            a few, and doubles when it is full.
+        mem_every: frames between two that are stored.
+        mem_capacity: slots at most, all kinds counted; 0 for any number. The oldest frame makes
+            room, annotated ones last, and the first annotation never.
     """
 
-    def __init__(self, max_slots: int | None = None) -> None:
-        self._capacity = min(max(max_slots or 8, 1), _FIRST_SLOTS)
-        self._keys: torch.Tensor | None = None  # (capacity, P, CK)
-        self._values: torch.Tensor | None = None  # (capacity, P, O*CV)
-        self._has_temporary = False
-        self.embedding: MemoryEntry | None = None  # all frames so far in one, where a policy has it
-        self.frame_indices: list[int] = []  # of the slots; the temporary one comes last
+    mem_every: int = 5
+    mem_capacity: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.mem_every < 1:
+            raise ValueError(f"mem_every must be at least 1; it is {self.mem_every}.")
+        least = self.num_reserved + 2
+        if self.mem_capacity and self.mem_capacity < least:
+            raise ValueError(
+                f"mem_capacity {self.mem_capacity} is too small: this memory needs {least} slots "
+                "at least."
+            )
 
     @property
-    def num_slots(self) -> int:
-        """Slots in use, the temporary one included."""
-        return len(self.frame_indices)
-
-    @property
-    def last_stored(self) -> int:
-        """Frame index of the latest slot that stays."""
-        return self.frame_indices[-2 if self._has_temporary else -1]
-
-    @property
-    def bytes_stored(self) -> int:
-        """Bytes of the slots in use."""
-        if self._keys is None or self._values is None:
-            return 0
-        row = self._keys[0].nbytes + self._values[0].nbytes
-        extra = self.embedding.key.nbytes + self.embedding.value.nbytes if self.embedding else 0
-        return self.num_slots * row + extra
-
-    def append(
-        self, key: torch.Tensor, value: torch.Tensor, frame_index: int, is_temporary: bool = False
-    ) -> None:
-        """Write a frame's rows, key (1, P, CK) and value (1, P, O*CV), into the next slot.
-
-        Keys are kept in float32, in which they are compared, so that no read converts them.
-        """
-        key = key.float()
-        if self._has_temporary:
-            self.frame_indices.pop()
-        slot = self.num_slots
-        if self._keys is None or self._values is None:
-            self._keys = key.new_empty(self._capacity, *key.shape[1:])
-            self._values = value.new_empty(self._capacity, *value.shape[1:])
-        elif slot == self._capacity:
-            self._capacity *= 2
-            self._keys = _grow(self._keys, self._capacity)
-            self._values = _grow(self._values, self._capacity)
-        self._keys[slot].copy_(key[0])
-        self._values[slot].copy_(value[0])
-        self.frame_indices.append(frame_index)
-        self._has_temporary = is_temporary
-
-    def view(self) -> MemoryView:
-        """All slots; no copy."""
-        assert self._keys is not None
-        assert self._values is not None
-        keys, values = self._keys[: self.num_slots], self._values[: self.num_slots]
-        return MemoryView(keys.flatten(0, 1)[None], values.flatten(0, 1)[None])
-
-
-def _grow(slots: torch.Tensor, capacity: int) -> torch.Tensor:
-    grown = slots.new_empty(capacity, *slots.shape[1:])
-    grown[: slots.shape[0]] = slots
-    return grown
-
-
-class MemoryPolicy(Protocol):
-    """What is kept of a video. It knows nothing of data sets, and the first annotation stays."""
+    def num_reserved(self) -> int:
+        """Slots needed beside those that stay."""
+        return 0
 
     def needs(self, bank: MemoryBank, frame_index: int) -> bool:
         """Whether `write` would do anything with this frame: if not, it need not be encoded."""
+        return self._is_due(bank, frame_index)
 
     def write(
         self,
@@ -110,33 +53,47 @@ class MemoryPolicy(Protocol):
         is_annotation: bool = False,
     ) -> None:
         """Keep, replace, compress, or leave out a frame."""
+        raise NotImplementedError
 
-    def view(self, bank: MemoryBank) -> MemoryView:
-        """What a read sees."""
+    def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
+        """What the read for a frame sees."""
+        return bank.view()
 
     def max_slots(self, num_frames: int) -> int:
         """Slots that a video of this length fills at most, if its objects start together."""
+        most = 1 + (num_frames - 1) // self.mem_every + self.num_reserved
+        return min(most, self.mem_capacity or most)
+
+    def _is_due(self, bank: MemoryBank, frame_index: int) -> bool:
+        return frame_index - bank.last_stored >= self.mem_every
+
+    def _make_room(self, bank: MemoryBank) -> None:
+        """Drop frames until one more can be stored."""
+        while self.mem_capacity and len(bank.stored) >= self.mem_capacity - self.num_reserved:
+            bank.remove(self._choose_leaver(bank))
+
+    def _choose_leaver(self, bank: MemoryBank) -> Slot:
+        return min(bank.stored[1:], key=lambda slot: (slot.is_annotation, slot.frame_index))
 
 
 @dataclass(frozen=True)
-class EveryN:
+class EveryN(MemoryPolicy):
     """Every n-th frame after the last stored one, as STM and STCN do; annotations always.
 
     Args:
-        mem_every: n.
         include_last: the latest frame is read too, as a temporary slot.
     """
 
-    mem_every: int = 5
     include_last: bool = False
 
-    def __post_init__(self) -> None:
-        if self.mem_every < 1:
-            raise ValueError(f"mem_every must be at least 1; it is {self.mem_every}.")
+    @property
+    def num_reserved(self) -> int:
+        """See MemoryPolicy."""
+        return int(self.include_last)
 
     def needs(self, bank: MemoryBank, frame_index: int) -> bool:
         """See MemoryPolicy."""
-        return self.include_last or self._is_memory_frame(bank, frame_index)
+        return self.include_last or self._is_due(bank, frame_index)
 
     def write(
         self,
@@ -146,21 +103,128 @@ class EveryN:
         is_annotation: bool = False,
     ) -> None:
         """See MemoryPolicy."""
-        if is_annotation or self._is_memory_frame(bank, frame_index):
-            bank.append(*entry.rows(), frame_index)
+        if is_annotation or self._is_due(bank, frame_index):
+            self._make_room(bank)
+            bank.append(entry, frame_index, is_annotation=is_annotation)
         elif self.include_last:
-            bank.append(*entry.rows(), frame_index, is_temporary=True)
+            bank.append(entry, frame_index, is_temporary=True)
 
-    def view(self, bank: MemoryBank) -> MemoryView:
+
+@dataclass(frozen=True)
+class IsogenousSampling(EveryN):
+    """Every n-th frame is stored, and a read sees a random part of them (IMSFR, section 3.2).
+
+    Args:
+        sample_from: with so many frames stored, or fewer, all are read.
+        sample_share: share of the frames drawn for each read.
+        sample_keep: frames always read, as Python's indices and slices of those stored, joined by
+            commas.
+        sample_seed: of the draws, which depend on the frame alone.
+    """
+
+    sample_from: int = 10
+    sample_share: float = 0.6
+    sample_keep: str = "1,-5:"
+    sample_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sample_share <= 1:
+            raise ValueError(f"sample_share must lie in (0, 1]; it is {self.sample_share}.")
+        _positions(self.sample_keep, 100)
+
+    def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
         """See MemoryPolicy."""
-        return bank.view()
+        num = bank.num_slots
+        if num <= self.sample_from:
+            return bank.view()
+        rng = np.random.default_rng((self.sample_seed, frame_index))
+        drawn = rng.choice(num, max(int(num * self.sample_share), 1), replace=False)
+        return bank.view(sorted({*drawn.tolist(), *_positions(self.sample_keep, num)}))
 
-    def max_slots(self, num_frames: int) -> int:
+
+def _positions(text: str, num: int) -> set[int]:
+    """Of "1,-5:" or ":2,-5:-1" among `num`."""
+    found: set[int] = set()
+    for part in text.split(","):
+        try:
+            start, *rest = [int(end) if end else None for end in part.split(":")]
+            if not rest:
+                assert start is not None
+                found.update(range(num)[start : start + 1 or None])
+            else:
+                (stop,) = rest
+                found.update(range(num)[start:stop])
+        except (AssertionError, ValueError) as error:
+            raise ValueError(
+                f"sample_keep {text!r} holds {part!r}, no index or slice: write 1 or 0:2 or -5: "
+                "for example, with commas between."
+            ) from error
+    return found
+
+
+@dataclass(frozen=True)
+class QualityGated(MemoryPolicy):
+    """Frames whose masks look good; the one before is read in any case (QDMN, section 3.2).
+
+    Args:
+        quality_threshold: a frame is stored where its quality exceeds this share of the reference.
+        quality_reference: the annotated frame's quality, or that of the first one predicted
+            after it ("prediction", as published for YouTube; objects of quality 0 then drop out).
+
+    When full, the frame with the least quality + exp(-age) leaves; age counts stored frames.
+    """
+
+    quality_threshold: float = 0.8
+    quality_reference: str = "annotation"
+
+    @property
+    def num_reserved(self) -> int:
         """See MemoryPolicy."""
-        return 1 + (num_frames - 1) // self.mem_every + self.include_last
+        return 1
 
-    def _is_memory_frame(self, bank: MemoryBank, frame_index: int) -> bool:
-        return frame_index - bank.last_stored >= self.mem_every
+    def needs(self, bank: MemoryBank, frame_index: int) -> bool:
+        """See MemoryPolicy: every frame is the next one's frame before."""
+        return True
+
+    def write(
+        self,
+        bank: MemoryBank,
+        entry: MemoryEntry,
+        frame_index: int,
+        is_annotation: bool = False,
+    ) -> None:
+        """See MemoryPolicy."""
+        quality = self._measure(bank, entry, is_annotation)
+        is_good = quality > self.quality_threshold
+        if is_annotation or (is_good and self._is_due(bank, frame_index)):
+            self._make_room(bank)
+            bank.append(entry, frame_index, is_annotation=is_annotation, quality=quality)
+        else:
+            bank.append(entry, frame_index, is_temporary=True)
+
+    def _measure(self, bank: MemoryBank, entry: MemoryEntry, is_annotation: bool) -> float:
+        """Mean quality of the frame's objects, relative to the reference."""
+        assert entry.quality is not None, "this memory needs a quality head"
+        scores = entry.quality[0].float()
+        is_predicted = self.quality_reference == "prediction"
+        if is_annotation or is_predicted:
+            scores = scores[scores > 0]
+        quality = scores.mean().item() if len(scores) else 0.0
+        if is_annotation:
+            bank.reference_quality = None if is_predicted else quality
+            return 1.0
+        if bank.reference_quality is None:
+            bank.reference_quality = quality
+        return quality / bank.reference_quality if bank.reference_quality else 0.0
+
+    def _choose_leaver(self, bank: MemoryBank) -> Slot:
+        newest = bank.stored[-1].number + 1  # the one to come
+
+        def worth(slot: Slot) -> tuple[bool, float]:
+            return slot.is_annotation, slot.quality + math.exp(slot.number - newest)
+
+        return min(bank.stored[1:], key=worth)
 
 
 # What RDE can read: the embedding of all frames so far, the latest memory frame, the first one.
@@ -171,29 +235,37 @@ SAM_MODES = (
 
 
 @dataclass(frozen=True)
-class SamCompression:
+class SamCompression(MemoryPolicy):
     """Every n-th frame goes into one embedding of constant size (RDE, CVPR 2022, section 3.2).
 
     Args:
-        compressor: [embedding so far, new frame] -> embedding.
         mode: what a read sees; "stm" alone grows with the video. The first frame counts twice in
             "two-frames" and "two-frames-compress".
-        mem_every: n.
+        compressor: [embedding so far, new frame] -> embedding.
     """
 
-    compressor: Callable[[MemoryEntry, MemoryEntry], MemoryEntry]
-    mode: str = "two-frames-compress"
     mem_every: int = 3
+    mode: str = "two-frames-compress"
+    compressor: Callable[[MemoryEntry, MemoryEntry], MemoryEntry] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mode not in SAM_MODES:
             raise ValueError(f"There is no mode {self.mode!r}: choose from {', '.join(SAM_MODES)}.")
-        if self.mem_every < 1:
-            raise ValueError(f"mem_every must be at least 1; it is {self.mem_every}.")
+        assert self.compressor is not None or not self._compresses
+
+    @property
+    def _compresses(self) -> bool:
+        return self.mode.endswith("compress")
+
+    @property
+    def num_reserved(self) -> int:
+        """See MemoryPolicy: the embedding takes the place of a slot."""
+        return int(self._compresses)
 
     def needs(self, bank: MemoryBank, frame_index: int) -> bool:
         """See MemoryPolicy."""
-        return self.mode != "gt" and frame_index - bank.frame_indices[-1] >= self.mem_every
+        return self.mode != "gt" and frame_index - bank.slots[-1].frame_index >= self.mem_every
 
     def write(
         self,
@@ -203,30 +275,34 @@ class SamCompression:
         is_annotation: bool = False,
     ) -> None:
         """See MemoryPolicy."""
-        is_first = not bank.frame_indices
+        is_first = not bank.slots
         if not (is_annotation or self.needs(bank, frame_index)):
             return
-        is_temporary = not is_first and self.mode != "stm"  # the latest frame takes its turn
-        bank.append(*entry.rows(), frame_index, is_temporary)
-        if self.mode.endswith("compress"):
+        if self.mode == "stm":
+            self._make_room(bank)
+            bank.append(entry, frame_index, is_annotation=is_annotation)
+        else:  # the latest frame takes its turn
+            bank.append(entry, frame_index, is_temporary=not is_first)
+        if self._compresses:
+            assert self.compressor is not None
             before = bank.embedding
             bank.embedding = entry if before is None else self.compressor(before, entry)
 
-    def view(self, bank: MemoryBank) -> MemoryView:
+    def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
         """See MemoryPolicy."""
         slots = bank.view()
         if self.mode == "stm":
             return slots
-        rows = slots.key.shape[1] // bank.num_slots
+        rows = bank.num_rows
         first, latest = (
-            MemoryView(slots.key[:, part], slots.value[:, part])
+            Rows(slots.key[:, part], slots.value[:, part])
             for part in (slice(rows), slice(-rows, None))
         )
         is_updated = bank.num_slots > 1
         embedding = first
         if bank.embedding is not None:
             key, value = bank.embedding.rows()
-            embedding = MemoryView(key.float(), value)
+            embedding = Rows(key.float(), value)
         read = {
             "two-frames": [latest, first, first] if is_updated else [first],
             "gt": [first],
@@ -236,10 +312,19 @@ class SamCompression:
             "last-compress": [embedding, latest] if is_updated else [first],
             "two-frames-compress": [embedding, latest, first, first] if is_updated else [first] * 2,
         }[self.mode]
-        return MemoryView(
-            torch.cat([v.key for v in read], 1), torch.cat([v.value for v in read], 1)
+        return slots._replace(
+            key=torch.cat([v.key for v in read], 1), value=torch.cat([v.value for v in read], 1)
         )
 
     def max_slots(self, num_frames: int) -> int:
         """See MemoryPolicy."""
-        return 1 + (num_frames - 1) // self.mem_every if self.mode == "stm" else 2
+        return super().max_slots(num_frames) if self.mode == "stm" else 2
+
+
+# By the name on the command line (--memory).
+POLICIES: dict[str, type[MemoryPolicy]] = {
+    "every_n": EveryN,
+    "quality": QualityGated,
+    "sam": SamCompression,
+    "isogenous": IsogenousSampling,
+}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.encoders import MemoryEntry
+from model.features import MemoryEntry
 
 
 class NonLocal(nn.Module):

@@ -8,8 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.encoders import QueryFeatures
-from model.modules import ResBlock, UpsampleBlock, per_object
+from model.features import QueryFeatures
+from model.modules import (
+    AtrousPyramid,
+    RefinedUpsampleBlock,
+    ResBlock,
+    UpsampleBlock,
+    per_object,
+)
 from model.spectral import SpectralFilter
 
 
@@ -33,9 +39,10 @@ class Decoder(nn.Module):
         self, in_channels: int, skip_channels: tuple[int, int], widths: tuple[int, int, int]
     ) -> None:
         super().__init__()
+        self.context: nn.Module = nn.Identity()
         self.compress = ResBlock(in_channels, widths[0])
-        self.up_16_8 = UpsampleBlock(skip_channels[1], widths[0], widths[1])
-        self.up_8_4 = UpsampleBlock(skip_channels[0], widths[1], widths[2])
+        self.up_16_8: nn.Module = UpsampleBlock(skip_channels[1], widths[0], widths[1])
+        self.up_8_4: nn.Module = UpsampleBlock(skip_channels[0], widths[1], widths[2])
         self.pred = nn.Conv2d(widths[2], 1, 3, padding=1)
 
     def forward(self, readout: torch.Tensor, query: QueryFeatures) -> Decoded:
@@ -46,7 +53,7 @@ class Decoder(nn.Module):
         """readout (B, O, CV, h, w) -> features (B*O, C, H/4, W/4)."""
         num_objects = readout.shape[1]
         thin = per_object(query.thin, num_objects)
-        x = self.compress(torch.cat([readout.flatten(0, 1), thin], 1))
+        x = self.compress(self.context(torch.cat([readout.flatten(0, 1), thin], 1)))
         x = self.up_16_8(query.feat8, x)
         return self.up_8_4(query.feat4, x)
 
@@ -86,6 +93,21 @@ class BoundaryDecoder(Decoder):
             return Decoded(_upsample(logits, readout))
         boundary = self.predict_boundary_2(F.relu(self.predict_boundary_1(boundary)))
         return Decoded(_upsample(logits, readout), _upsample(boundary, readout))
+
+
+class ContextDecoder(Decoder):
+    """QDMN's decoder: ASPP ahead of all, and a ResBlock on each skip.
+
+    Args: as Decoder's.
+    """
+
+    def __init__(
+        self, in_channels: int, skip_channels: tuple[int, int], widths: tuple[int, int, int]
+    ) -> None:
+        super().__init__(in_channels, skip_channels, widths)
+        self.context = AtrousPyramid(in_channels, in_channels // 4)
+        self.up_16_8 = RefinedUpsampleBlock(skip_channels[1], widths[0], widths[1])
+        self.up_8_4 = RefinedUpsampleBlock(skip_channels[0], widths[1], widths[2])
 
 
 def _upsample(logits: torch.Tensor, readout: torch.Tensor) -> torch.Tensor:

@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from model.backbones import ResNetTrunk
-from model.matching import to_rows
-from model.modules import FeatureFusion, per_object
-
-
-@dataclass
-class QueryFeatures:
-    """What one image gives, whatever its objects."""
-
-    key: torch.Tensor  # (B, CK, h, w)
-    thin: torch.Tensor  # (B, CV, h, w), the decoder's view of feat16
-    feat16: torch.Tensor  # (B, C16, h, w)
-    feat8: torch.Tensor  # (B, C8, H/8, W/8)
-    feat4: torch.Tensor  # (B, C4, H/4, W/4)
-
-
-@dataclass
-class MemoryEntry:
-    """What is remembered of one frame."""
-
-    key: torch.Tensor  # (B, CK, h, w)
-    value: torch.Tensor  # (B, O, CV, h, w)
-
-    def of_objects(self, members: slice) -> MemoryEntry:
-        """The same frame for some of its objects."""
-        return MemoryEntry(self.key, self.value[:, members])
-
-    def rows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Key (B, P, CK) and value (B, P, O*CV), objects one after the other."""
-        return to_rows(self.key), to_rows(self.value.flatten(1, 2))
+from model.backbones import Pyramid, ResNetTrunk
+from model.features import MemoryEntry, QueryFeatures
+from model.modules import FeatureFusion, QualityHead, per_object
 
 
 class KeyEncoder(nn.Module):
@@ -44,33 +16,67 @@ class KeyEncoder(nn.Module):
 
     Args:
         trunk: a trunk over RGB.
-        key_channels: CK.
+        key_channels: CK; None where the thin feature is the key (IMSFR).
         thin_channels: width of the thin feature that the decoder takes.
         feature_filter: applied to feat16 before all else sees it; an identity for most methods.
     """
 
+    needs_prior = False  # whether `project` looks at the masks of the frame before
+
     def __init__(
         self,
         trunk: ResNetTrunk,
-        key_channels: int,
+        key_channels: int | None,
         thin_channels: int,
         feature_filter: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.trunk = trunk
         self.feature_filter = feature_filter or nn.Identity()
-        self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
+        self.key_proj = None
+        if key_channels is not None:
+            self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
+            nn.init.orthogonal_(self.key_proj.weight)
+            nn.init.zeros_(_bias(self.key_proj))
         self.thin_proj = nn.Conv2d(trunk.channels[2], thin_channels, 3, padding=1)
-        nn.init.orthogonal_(self.key_proj.weight)
-        nn.init.zeros_(_bias(self.key_proj))
 
-    def forward(self, image: torch.Tensor) -> QueryFeatures:
-        """image (B, 3, H, W), normalised; H and W multiples of 16."""
-        feat4, feat8, feat16 = self.trunk(image)
-        feat16 = self.feature_filter(feat16)
-        return QueryFeatures(
-            self.key_proj(feat16), self.thin_proj(feat16), feat16, feat8=feat8, feat4=feat4
-        )
+    def forward(self, image: torch.Tensor, prior: torch.Tensor | None = None) -> QueryFeatures:
+        """image (B, 3, H, W), normalised; H and W multiples of 16; prior as in `project`."""
+        return self.project(self.look(image), prior)
+
+    def look(self, image: torch.Tensor) -> Pyramid:
+        """What the image gives without a prior."""
+        pyramid = self.trunk(image)
+        return pyramid._replace(feat16=self.feature_filter(pyramid.feat16))
+
+    def project(self, pyramid: Pyramid, prior: torch.Tensor | None = None) -> QueryFeatures:
+        """The rest, given a prior (B, 1, H, W) in [0, 1]: where objects were one frame before."""
+        feat4, feat8, feat16 = pyramid
+        thin = self.thin_proj(feat16)
+        key = thin if self.key_proj is None else self.key_proj(feat16)
+        return QueryFeatures(key, thin, feat16, feat8=feat8, feat4=feat4)
+
+
+class PriorKeyEncoder(KeyEncoder):
+    """QDMN's: the masks of the frame before gate feat16 (Liu et al., ECCV 2022, section 3.3)."""
+
+    needs_prior = True
+
+    def __init__(self, trunk: ResNetTrunk, key_channels: int, thin_channels: int) -> None:
+        super().__init__(trunk, key_channels, thin_channels)
+        self.prior_conv = nn.Conv2d(trunk.channels[2] + 1, 1, 3, padding=1)
+
+    def project(self, pyramid: Pyramid, prior: torch.Tensor | None = None) -> QueryFeatures:
+        """See KeyEncoder; without a prior no object was anywhere."""
+        feat16 = pyramid.feat16
+        if prior is None:
+            small = feat16.new_zeros(feat16.shape[0], 1, *feat16.shape[2:])
+        else:
+            small = F.interpolate(
+                prior.to(feat16.dtype), feat16.shape[2:], mode="bilinear", align_corners=False
+            )
+        gate = torch.sigmoid(self.prior_conv(torch.cat([feat16, small], 1)))
+        return super().project(pyramid._replace(feat16=feat16 * gate))
 
 
 class ValueEncoder(nn.Module):
@@ -83,6 +89,8 @@ class ValueEncoder(nn.Module):
         value_channels: CV.
     """
 
+    needs_next_image = False  # whether a frame can be remembered only once the next one is there
+
     def __init__(self, trunk: ResNetTrunk, feat16_channels: int, value_channels: int) -> None:
         super().__init__()
         self.trunk = trunk
@@ -91,24 +99,119 @@ class ValueEncoder(nn.Module):
     def forward(
         self,
         image: torch.Tensor,
-        feat16: torch.Tensor,
+        query: QueryFeatures,
         masks: torch.Tensor,
         others: torch.Tensor,
-    ) -> torch.Tensor:
-        """image (B, 3, H, W), feat16 (B, C16, h, w), masks and others (B, O, H, W) in [0, 1].
+        next_image: torch.Tensor | None = None,
+    ) -> MemoryEntry:
+        """What to remember of a frame.
 
-        `others` is, for each object, the sum of all other objects' masks.
-
-        Returns:
-            (B, O, CV, h, w).
+        Args:
+            image: (B, 3, H, W), normalised; query: its features.
+            masks: (B, O, H, W) in [0, 1]; others: for each object, the sum of all others' masks.
+            next_image: (B, 3, H, W), of the frame after, where `needs_next_image`.
         """
-        batch, num_objects = masks.shape[:2]
-        planes = [per_object(image, num_objects), masks.flatten(0, 1)[:, None]]
-        if self.trunk.in_channels == 5:
-            planes.append(others.flatten(0, 1)[:, None])
-        mask_feat16 = self.trunk(torch.cat(planes, 1)).feat16  # (B*O, C, h, w)
-        value = self.fuser(torch.cat([mask_feat16, per_object(feat16, num_objects)], 1))
-        return value.unflatten(0, (batch, num_objects))
+        value = self._fuse(_see_masks(self.trunk, image, masks, others), query)
+        return MemoryEntry(query.key, value.unflatten(0, masks.shape[:2]))
+
+    def _fuse(self, feat16: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
+        """feat16 with masks (B*O, C, h, w) -> (B*O, CV, h, w)."""
+        num_objects = feat16.shape[0] // query.feat16.shape[0]
+        return self.fuser(torch.cat([feat16, per_object(query.feat16, num_objects)], 1))
+
+
+class OwnKeyEncoder(nn.Module):
+    """QDMN's: each object has keys of its own, and a score of how good its mask is.
+
+    Args:
+        trunk: as ValueEncoder's; key_channels: CK; value_channels: CV.
+        quality_head: feat16 -> score.
+    """
+
+    needs_next_image = False
+
+    def __init__(
+        self,
+        trunk: ResNetTrunk,
+        key_channels: int,
+        value_channels: int,
+        quality_head: QualityHead,
+    ) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
+        self.value_proj = nn.Conv2d(trunk.channels[2], value_channels, 3, padding=1)
+        self.quality_head = quality_head
+        nn.init.orthogonal_(self.key_proj.weight)
+        nn.init.zeros_(_bias(self.key_proj))
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        query: QueryFeatures,
+        masks: torch.Tensor,
+        others: torch.Tensor,
+        next_image: torch.Tensor | None = None,
+    ) -> MemoryEntry:
+        """See ValueEncoder; `query` is not looked at."""
+        feat16 = _see_masks(self.trunk, image, masks, others)  # (B*O, C, h, w)
+        shape = masks.shape[:2]
+        return MemoryEntry(
+            self.key_proj(feat16).unflatten(0, shape),
+            self.value_proj(feat16).unflatten(0, shape),
+            quality=self.quality_head(feat16).unflatten(0, shape),
+        )
+
+
+class GatedValueEncoder(ValueEncoder):
+    """IMSFR's: the next image gates what is remembered; a second value has Fourier features.
+
+    Args: as ValueEncoder's.
+    """
+
+    needs_next_image = True
+    num_frequencies = 6
+
+    def __init__(self, trunk: ResNetTrunk, feat16_channels: int, value_channels: int) -> None:
+        super().__init__(trunk, feat16_channels, value_channels)
+        planes = (1 + 2 * self.num_frequencies) * value_channels
+        self.next_gate = nn.Conv2d(trunk.channels[2], value_channels, 3, padding=1)
+        self.fourier_proj = nn.Conv2d(planes, value_channels, 1)
+        self.detail_proj = nn.Conv2d(value_channels, value_channels, 1)
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        query: QueryFeatures,
+        masks: torch.Tensor,
+        others: torch.Tensor,
+        next_image: torch.Tensor | None = None,
+    ) -> MemoryEntry:
+        """See ValueEncoder."""
+        assert next_image is not None, "this encoder gates by the next image"
+        value = self._fuse(_see_masks(self.trunk, image, masks, others), query)
+        gate = self.next_gate(_see_masks(self.trunk, next_image, masks, others))
+        value = value * torch.sigmoid(gate)
+        detail = self.detail_proj(value + self.fourier_proj(self.encode(value)))
+        shape = masks.shape[:2]
+        return MemoryEntry(query.key, value.unflatten(0, shape), detail.unflatten(0, shape))
+
+    def encode(self, value: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B, 13*C, h, w): v, sin(v), cos(v), sin(2v), cos(2v), ... sin(32v)."""
+        waves = [value]
+        for i in range(self.num_frequencies):
+            waves += [torch.sin(2**i * value), torch.cos(2**i * value)]
+        return torch.cat(waves, 1)
+
+
+def _see_masks(
+    trunk: ResNetTrunk, image: torch.Tensor, masks: torch.Tensor, others: torch.Tensor
+) -> torch.Tensor:
+    """feat16 (B*O, C, h, w) of [image, mask, others' masks], the latter where the trunk has them."""
+    planes = [per_object(image, masks.shape[1]), masks.flatten(0, 1)[:, None]]
+    if trunk.in_channels == 5:
+        planes.append(others.flatten(0, 1)[:, None])
+    return trunk(torch.cat(planes, 1)).feat16
 
 
 def _bias(conv: nn.Conv2d) -> torch.Tensor:

@@ -129,3 +129,58 @@ def boundary_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     prob = torch.sigmoid(logits)
     overlap = 2 * (prob * truth).sum(2) + 1
     return entropy + 1 - overlap / (prob.sum(2) + truth.sum(2) + 1)
+
+
+def segmentation_and_quality_loss(
+    outputs: Outputs, labels: torch.Tensor, num_objects: torch.Tensor, share: float
+) -> dict[str, torch.Tensor]:
+    """QDMN's loss: `segmentation_loss`, and in each frame the squared error of the quality head.
+
+    Its score is to be the IoU of (probability > 0.5) with the truth, both averaged over the slots
+    for objects. A slot without an object counts with its score and an IoU of 0, as published.
+    """
+    losses = segmentation_loss(outputs, labels, num_objects, share)
+    logits, quality = outputs["logits"], outputs["quality"].float()  # (B, T-1, O)
+    objects = torch.arange(1, quality.shape[2] + 1, device=labels.device)[None, :, None, None]
+    total = losses.pop("total_loss")
+    for t in range(quality.shape[1]):
+        predicted = torch.softmax(logits[:, t].detach(), 1)[:, 1:] > 0.5  # (B, O, H, W)
+        true = labels[:, t + 1, None] == objects
+        iou = (predicted & true).sum((2, 3)) / (predicted | true).sum((2, 3)).clamp(min=1)
+        error = (quality[:, t].mean(1) - iou.mean(1)).square().mean()
+        losses[f"loss_{t + 1}"] = losses[f"loss_{t + 1}"] + error
+        losses[f"quality_{t + 1}"] = error
+        total = total + error
+    return {**losses, "total_loss": total}
+
+
+def recurrent_loss(
+    outputs: Outputs,
+    labels: torch.Tensor,
+    num_objects: torch.Tensor,
+    share: float,
+    klloss_weight: float = 10.0,
+    decoder_f2_weight: float = 10.0,
+    decoder_f4_weight: float = 10.0,
+) -> dict[str, torch.Tensor]:
+    """RDE's loss: the running total of cross entropies is halved after each frame; divergences.
+
+    Args:
+        outputs: of RecurrentUnroll; labels, num_objects, share: as `segmentation_loss`.
+        klloss_weight: of the divergence between a perturbed first mask's value and the true one's.
+        decoder_f2_weight: of the divergence between embedding and teacher in frame 2;
+            decoder_f4_weight: in frame 4 and later ones.
+    """
+    losses = segmentation_loss(outputs, labels, num_objects, share)
+    del losses["total_loss"]
+    total = torch.zeros((), device=labels.device)
+    for loss in losses.values():
+        total = (total + loss) / 2
+    losses["klloss_loss"] = klloss_weight * outputs["mask_divergence"]
+    for number, value in enumerate(outputs.get("readout_divergence", ())):
+        weight = decoder_f2_weight if number == 0 else decoder_f4_weight
+        losses[f"df{2 * number + 2}_distillation"] = weight * value
+    for name, loss in losses.items():
+        if not name.startswith("loss_"):
+            total = total + loss
+    return {**losses, "total_loss": total}

@@ -38,12 +38,24 @@ def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
         return torch.baddbmm(norm, query_key, key.transpose(1, 2), alpha=2 * scale)
 
 
+def dot_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
+    """The scaled dot product of STM (Oh et al., ICCV 2019) and QDMN; shapes as `l2_similarity`."""
+    with full_precision(key.device):
+        key, query_key = key.float(), query_key.float()
+        return query_key @ key.transpose(1, 2) / math.sqrt(key.shape[-1])
+
+
+# Width of the grid of positions, and sigma in positions.
+Kernel = tuple[int, float]
+
+
 def read(
     key: torch.Tensor,
     value: torch.Tensor,
     query_key: torch.Tensor,
     top_k: int | None = None,
     similarity: Similarity = l2_similarity,
+    kernel: Kernel | None = None,
 ) -> torch.Tensor:
     """Read the memory at every query position.
 
@@ -51,6 +63,8 @@ def read(
         key: (B, N, CK); value: (B, N, C); query_key: (B, P, CK).
         top_k: softmax over the k most similar rows (Cheng et al., MiVOS, CVPR 2021); None for all.
         similarity: how keys and queries compare.
+        kernel: weigh each row by a Gaussian around the position that it fits best (Seong et al.,
+            KMN, ECCV 2020); None for not.
 
     Returns:
         (B, P, C) in the value's type: sum over n of softmax_n(similarity) * value_n.
@@ -60,26 +74,42 @@ def read(
         block = num_queries  # autograd keeps every block anyway
     else:
         block = max(1, _BLOCK_BYTES // (4 * num_rows * key.shape[0]))
-    parts = [
-        _read_block(key, value, query_key[:, start : start + block], top_k, similarity)
-        for start in range(0, num_queries, block)
-    ]
+    best = None if kernel is None else _best_positions(key, query_key, similarity)
+    parts = []
+    for start in range(0, num_queries, block):
+        positions = slice(start, min(start + block, num_queries))
+        scores = similarity(key, query_key[:, positions])  # (B, block, N)
+        if kernel is not None and best is not None:
+            scores += _log_kernel(best, positions, kernel)
+        parts.append(_read_block(scores, value, top_k))
+        del scores  # free for the next block's
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
-def _read_block(
-    key: torch.Tensor,
-    value: torch.Tensor,
-    query_key: torch.Tensor,
-    top_k: int | None,
-    similarity: Similarity,
-) -> torch.Tensor:
-    """`read` of some positions; on its return their similarities are free for the next block's."""
-    scores = similarity(key, query_key)  # (B, block, N)
-    if top_k is None or top_k >= key.shape[1]:
+def _read_block(scores: torch.Tensor, value: torch.Tensor, top_k: int | None) -> torch.Tensor:
+    """`read` of some positions, from their similarities (B, block, N)."""
+    if top_k is None or top_k >= scores.shape[2]:
         return torch.softmax(scores, -1).to(value.dtype) @ value
     best, rows = scores.topk(top_k, dim=-1, sorted=False)  # (B, block, k)
     return gather_rows(value, rows, torch.softmax(best, -1))
+
+
+def _best_positions(
+    key: torch.Tensor, query_key: torch.Tensor, similarity: Similarity
+) -> torch.Tensor:
+    """(B, N): the query position that each row of memory fits best."""
+    block = max(1, _BLOCK_BYTES // (4 * query_key.shape[1] * key.shape[0]))
+    parts = [similarity(part, query_key).argmax(1) for part in key.split(block, 1)]
+    return torch.cat(parts, 1)
+
+
+def _log_kernel(best: torch.Tensor, positions: slice, kernel: Kernel) -> torch.Tensor:
+    """(B, block, N): logarithms of the Gaussians around `best` (B, N) at some positions."""
+    width, sigma = kernel
+    at = torch.arange(positions.start, positions.stop, device=best.device)[None, :, None]
+    best = best[:, None]
+    squares = (at // width - best // width).square() + (at % width - best % width).square()
+    return squares / (-2 * sigma**2)
 
 
 def gather_rows(value: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

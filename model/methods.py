@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from model.backbones import ResNetTrunk
 from model.compress import Compressor
-from model.decoder import BoundaryDecoder, Decoder
-from model.encoders import KeyEncoder, ValueEncoder
-from model.losses import Outputs, segmentation_and_boundary_loss, segmentation_loss
-from model.matching import l2_similarity
+from model.decoder import BoundaryDecoder, ContextDecoder, Decoder
+from model.encoders import (
+    GatedValueEncoder,
+    KeyEncoder,
+    OwnKeyEncoder,
+    PriorKeyEncoder,
+    ValueEncoder,
+)
+from model.losses import (
+    recurrent_loss,
+    segmentation_and_boundary_loss,
+    segmentation_and_quality_loss,
+    segmentation_loss,
+)
+from model.matching import dot_similarity, l2_similarity
+from model.modules import QualityHead, RelationFusion
 from model.network import Network, NetworkSpec
 from model.spectral import SpectralFilter
+from model.unroll import ClipUnroll, RecurrentUnroll
 
-# (outputs, labels (B, T, H, W), num_objects (B,), share of hard examples) -> scalars by name.
-Loss = Callable[[Outputs, torch.Tensor, torch.Tensor, float], dict[str, torch.Tensor]]
+# (outputs, labels (B, T, H, W), num_objects (B,), share of hard examples, and settings by name)
+# -> scalars by name.
+Loss = Callable[..., dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -31,13 +45,14 @@ class Widths:
     key: int  # CK
     value: int  # CV, and the thin feature's
     decoder: tuple[int, int, int]  # at strides 16, 8, 4
+    quality: tuple[int, int] = (256, 1024)  # QDMN's head: convolutions, perceptron
 
 
 BASE = Widths(50, 64, 18, 64, key=64, value=512, decoder=(512, 256, 256))
 # About an eighth of base's work outside the trunk, 32 MB in half precision; for laptops.
 SMALL = Widths(50, 64, 18, 32, key=64, value=128, decoder=(128, 128, 64))
 # For tests: everything there, nothing learned of use.
-TINY = Widths(8, 8, 8, 8, key=8, value=16, decoder=(16, 16, 8))
+TINY = Widths(8, 8, 8, 8, key=8, value=16, decoder=(16, 16, 8), quality=(8, 16))
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,8 @@ class Method:
         sizes: widths by name.
         build: the network of a spec, from its widths.
         renames: (published prefix, our prefix); the first that fits renames a tensor.
-        loss: of a clip in training.
+        unroll: how a clip is segmented in training.
+        loss: of a clip in training; loss_settings: the settings of train.py that it takes by name.
         policy: what is remembered by default.
     """
 
@@ -56,14 +72,23 @@ class Method:
     sizes: dict[str, Widths]
     build: Callable[[NetworkSpec, Widths], Network]
     renames: tuple[tuple[str, str], ...]
+    unroll: type[ClipUnroll] = ClipUnroll
     loss: Loss = segmentation_loss
+    loss_settings: tuple[str, ...] = ()
     policy: str = "every_n"  # what is remembered: one of inference_memory_bank.py's
 
 
-def _build_stcn(spec: NetworkSpec, widths: Widths) -> Network:
-    trunk = ResNetTrunk(widths.trunk_depth, 3, widths.trunk_width)
+def _build_trunks(spec: NetworkSpec, widths: Widths) -> tuple[ResNetTrunk, ResNetTrunk]:
+    """Over images, and over images with masks."""
     mask_channels = 1 if spec.is_single_object else 2
-    value_trunk = ResNetTrunk(widths.value_depth, 3 + mask_channels, widths.value_width)
+    return (
+        ResNetTrunk(widths.trunk_depth, 3, widths.trunk_width),
+        ResNetTrunk(widths.value_depth, 3 + mask_channels, widths.value_width),
+    )
+
+
+def _build_stcn(spec: NetworkSpec, widths: Widths) -> Network:
+    trunk, value_trunk = _build_trunks(spec, widths)
     return Network(
         spec,
         KeyEncoder(trunk, widths.key, widths.value),
@@ -88,7 +113,40 @@ def _build_rde(spec: NetworkSpec, widths: Widths) -> Network:
     return network
 
 
+def _build_qdmn(spec: NetworkSpec, widths: Widths) -> Network:
+    trunk, value_trunk = _build_trunks(spec, widths)
+    head = QualityHead(value_trunk.channels[2], *widths.quality)
+    return Network(
+        spec,
+        PriorKeyEncoder(trunk, widths.key, widths.value),
+        OwnKeyEncoder(value_trunk, widths.key, widths.value, head),
+        ContextDecoder(2 * widths.value, trunk.channels[:2], widths.decoder),
+        dot_similarity,
+    )
+
+
+def _build_imsfr(spec: NetworkSpec, widths: Widths) -> Network:
+    trunk, value_trunk = _build_trunks(spec, widths)
+    relations = RelationFusion(widths.value)
+    if spec.is_single_object:
+        relations.gate2.requires_grad_(False)  # of the second object
+    return Network(
+        spec,
+        KeyEncoder(trunk, None, widths.value),
+        GatedValueEncoder(value_trunk, trunk.channels[2], widths.value),
+        Decoder(2 * widths.value, trunk.channels[:2], widths.decoder),
+        l2_similarity,
+        relations=relations,
+    )
+
+
 _SIZES = {"base": BASE, "small": SMALL, "tiny": TINY}
+_QDMN_SIZES = {
+    "base": replace(BASE, value_depth=50, key=128),
+    "small": replace(SMALL, quality=(64, 256)),
+    "tiny": TINY,
+}
+_IMSFR_SIZES = {"base": replace(BASE, trunk_depth=101), "small": SMALL, "tiny": TINY}
 _CBAM = "value_encoder.fuser.attention."
 _STCN_RENAMES = (
     ("key_encoder.res2.", "key_encoder.trunk.layer1."),
@@ -109,14 +167,57 @@ GSFM = Method(
     _SIZES,
     _build_gsfm,
     (("lfm.", "key_encoder.feature_filter."), *_STCN_RENAMES),
-    segmentation_and_boundary_loss,
+    loss=segmentation_and_boundary_loss,
 )
 
 RDE = Method(
-    "rde", _SIZES, _build_rde, (("mem_compress.", "compressor."), *_STCN_RENAMES), policy="sam"
+    "rde",
+    _SIZES,
+    _build_rde,
+    (("mem_compress.", "compressor."), *_STCN_RENAMES),
+    RecurrentUnroll,
+    recurrent_loss,
+    ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight"),
+    policy="sam",
 )
 
-METHODS: dict[str, Method] = {row.name: row for row in (STCN, GSFM, RDE)}
+QDMN = Method(
+    "qdmn",
+    _QDMN_SIZES,
+    _build_qdmn,
+    (
+        ("rgb_encoder.res2.", "key_encoder.trunk.layer1."),
+        ("rgb_encoder.", "key_encoder.trunk."),
+        ("kv_q_f16.key_proj.", "key_encoder.key_proj."),
+        ("kv_q_f16.val_proj.", "key_encoder.thin_proj."),
+        ("concat_conv.", "key_encoder.prior_conv."),
+        ("mask_rgb_encoder.", "value_encoder.trunk."),
+        ("kv_m_f16.key_proj.", "value_encoder.key_proj."),
+        ("kv_m_f16.val_proj.", "value_encoder.value_proj."),
+        ("score.", "value_encoder.quality_head."),
+        ("aspp.", "decoder.context."),
+        ("decoder.", "decoder."),
+    ),
+    loss=segmentation_and_quality_loss,
+    policy="quality",
+)
+
+IMSFR = Method(
+    "imsfr",
+    _IMSFR_SIZES,
+    _build_imsfr,
+    (
+        ("value_encoder.mask.", "value_encoder.next_gate."),
+        ("conv_fusion1v.", "value_encoder.fourier_proj."),
+        ("conv_fusion.", "value_encoder.detail_proj."),
+        ("mask.", "relations.gate."),
+        ("mask2.", "relations.gate2."),
+        *_STCN_RENAMES,
+    ),
+    policy="isogenous",
+)
+
+METHODS: dict[str, Method] = {row.name: row for row in (STCN, GSFM, QDMN, RDE, IMSFR)}
 
 
 def build_network(spec: NetworkSpec) -> Network:

@@ -90,6 +90,119 @@ class UpsampleBlock(nn.Module):
         return self.out_conv(x + per_object(self.skip_conv(skip), num_objects))
 
 
+class RefinedUpsampleBlock(nn.Module):
+    """QDMN's UpsampleBlock, whose skip convolution is followed by a ResBlock."""
+
+    def __init__(self, skip_channels: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.skip_conv1 = nn.Conv2d(skip_channels, in_channels, 3, padding=1)
+        self.skip_conv2 = ResBlock(in_channels, in_channels)
+        self.out_conv = ResBlock(in_channels, out_channels)
+
+    def forward(self, skip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """See UpsampleBlock."""
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        num_objects = x.shape[0] // skip.shape[0]
+        return self.out_conv(x + per_object(self.skip_conv2(self.skip_conv1(skip)), num_objects))
+
+
+class _Atrous(nn.Module):
+    """A convolution at some dilation (1x1 where `rate` is 1), batch norm and relu."""
+
+    def __init__(self, in_channels: int, out_channels: int, rate: int) -> None:
+        super().__init__()
+        size, padding = (1, 0) if rate == 1 else (3, rate)
+        self.atrous_conv = nn.Conv2d(
+            in_channels, out_channels, size, padding=padding, dilation=rate, bias=False
+        )
+        self.bn = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.bn(self.atrous_conv(x)))
+
+
+class AtrousPyramid(nn.Module):
+    """ASPP: four dilations and the global mean side by side, merged (Chen et al., DeepLab v3).
+
+    Its dropout never acted in QDMN's training, where all of the network is in eval mode.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.aspp1, self.aspp2 = _Atrous(channels, width, 1), _Atrous(channels, width, 6)
+        self.aspp3, self.aspp4 = _Atrous(channels, width, 12), _Atrous(channels, width, 18)
+        self.global_avg_pool = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+        self.conv1 = nn.Conv2d(5 * width, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> the same."""
+        pooled = self.global_avg_pool(x).expand(-1, -1, *x.shape[2:])
+        parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x), pooled]
+        return F.relu(self.bn1(self.conv1(torch.cat(parts, 1))))
+
+
+class QualityHead(nn.Module):
+    """QDMN's score of a mask from the features that saw it (Liu et al., ECCV 2022, section 3.2).
+
+    Args:
+        channels: of the features; width: of the convolutions; hidden: of the perceptron.
+    """
+
+    size = 24  # features are resized to this side, so that any frame fits the perceptron
+
+    def __init__(self, channels: int, width: int, hidden: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv3 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv4 = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.fc1 = nn.Linear(width * (self.size // 2) ** 2, hidden)
+        self.fc2 = nn.Linear(hidden, 1)
+
+    def forward(self, feat16: torch.Tensor) -> torch.Tensor:
+        """(B, C, h, w) -> (B,), from 0 up: the IoU that the mask seems to have."""
+        x = F.interpolate(feat16, (self.size, self.size), mode="bilinear", align_corners=False)
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = F.relu(conv(x))
+        x = F.relu(self.fc1(x.flatten(1)))
+        return F.relu(self.fc2(x))[:, 0]
+
+
+class RelationFusion(nn.Module):
+    """IMSFR's sum of three reads under one gate: memory, first frame, latest memory frame.
+
+    Args:
+        channels: CV.
+
+    Training has a second gate, for the second object; segmentation uses the first for all.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(3 * channels, channels, 3, padding=1)
+        self.gate2 = nn.Conv2d(3 * channels, channels, 3, padding=1)
+
+    def forward(
+        self, memory: torch.Tensor, first: torch.Tensor, latest: torch.Tensor
+    ) -> torch.Tensor:
+        """Three times (B, O, CV, h, w) -> (B, O, CV, h, w)."""
+        reads = torch.cat([memory, first, latest], 2)  # (B, O, 3*CV, h, w)
+        reads = reads + reads.mean((3, 4), keepdim=True)
+        if self.training:
+            gates = [self.gate(reads[:, 0])]
+            gates += [self.gate2(reads[:, o]) for o in range(1, reads.shape[1])]
+            gate = torch.stack(gates, 1)
+        else:
+            gate = self.gate(reads.flatten(0, 1)).unflatten(0, reads.shape[:2])
+        return (memory + first + latest) * (1 + torch.sigmoid(gate))
+
+
 def per_object(shared: torch.Tensor, num_objects: int) -> torch.Tensor:
     """(B, ...) -> (B*O, ...): what the image gives, the same for every object of a sample."""
     if shared.shape[0] == 1:

@@ -17,8 +17,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.compress import Compressor
 from model.decoder import Decoder
-from model.encoders import KeyEncoder, MemoryEntry, QueryFeatures, ValueEncoder
+from model.encoders import KeyEncoder, OwnKeyEncoder, ValueEncoder
+from model.features import MemoryEntry, MemoryView, QueryFeatures, Rows, join_objects
 from model.matching import Similarity, read, to_rows
+from model.modules import RelationFusion
 
 # ImageNet's statistics, for RGB in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
@@ -50,10 +52,11 @@ class Network(nn.Module):
         self,
         spec: NetworkSpec,
         key_encoder: KeyEncoder,
-        value_encoder: ValueEncoder,
+        value_encoder: ValueEncoder | OwnKeyEncoder,
         decoder: Decoder,
         similarity: Similarity,
         compressor: Compressor | None = None,
+        relations: RelationFusion | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
@@ -62,13 +65,19 @@ class Network(nn.Module):
         self.decoder = decoder
         self.similarity = similarity
         self.compressor = compressor  # of memory frames (RDE)
+        self.relations = relations  # of memory, first and latest frame (IMSFR)
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
         """The type of the weights, which is the type that images are computed in."""
-        return self.key_encoder.key_proj.weight.dtype
+        return self.key_encoder.thin_proj.weight.dtype
+
+    @property
+    def scores_masks(self) -> bool:
+        """Whether memory frames come with a score of their masks (QDMN)."""
+        return isinstance(self.value_encoder, OwnKeyEncoder)
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """RGB uint8 (..., 3, H, W) -> float32, by ImageNet's mean and standard deviation."""
@@ -76,45 +85,82 @@ class Network(nn.Module):
             raise ValueError(f"An image must be uint8, 0 to 255; it is {image.dtype}.")
         return (image.float() / 255 - self.mean) / self.std
 
-    def encode_query(self, image: torch.Tensor) -> QueryFeatures:
-        """Normalised image (B, 3, H, W) -> its key and features."""
-        return self.key_encoder(image)
+    def encode_query(self, image: torch.Tensor, prior: torch.Tensor | None = None) -> QueryFeatures:
+        """Normalised image (B, 3, H, W) -> its key and features.
+
+        Args:
+            prior: (B, 1, H, W) in [0, 1], where objects were on the frame before; looked at where
+                the key encoder `needs_prior`.
+        """
+        return self.key_encoder(image, prior)
 
     def encode_memory(
-        self, image: torch.Tensor, query: QueryFeatures, masks: torch.Tensor
+        self,
+        image: torch.Tensor,
+        query: QueryFeatures,
+        masks: torch.Tensor,
+        next_image: torch.Tensor | None = None,
     ) -> MemoryEntry:
         """What to remember of a frame.
 
         Args:
             image: (B, 3, H, W), normalised; query: its features.
             masks: (B, O, H, W), probabilities in [0, 1].
+            next_image: (B, 3, H, W), of the frame after, where the value encoder
+                `needs_next_image`.
         """
         others = masks.sum(1, keepdim=True) - masks
-        value = _in_passes(
-            lambda m, o: self.value_encoder(image, query.feat16, m, o), masks, others
+        parts = zip(
+            masks.split(_OBJECTS_PER_PASS, 1), others.split(_OBJECTS_PER_PASS, 1), strict=True
         )
-        return MemoryEntry(query.key, value)
+        return join_objects([self.value_encoder(image, query, m, o, next_image) for m, o in parts])
 
     def read(
         self,
-        key: torch.Tensor,
-        value: torch.Tensor,
+        memory: MemoryView,
         query: QueryFeatures,
         num_objects: int,
         top_k: int | None = None,
+        kernel_sigma: float | None = None,
     ) -> torch.Tensor:
-        """Read memory rows at every position of the query.
+        """Read memory at every position of the query.
 
         Args:
-            key: (B, N, CK); value: (B, N, O*CV), as `MemoryEntry.rows` gives them.
             top_k: rows that a position reads; None for all.
+            kernel_sigma: of the Gaussian around each row's own best position; None for none.
 
         Returns:
             (B, O, CV, h, w).
         """
-        height, width = query.key.shape[-2:]
-        rows = read(key, value, to_rows(query.key), top_k, self.similarity)  # (B, P, O*CV)
-        return rows.transpose(1, 2).unflatten(2, (height, width)).unflatten(1, (num_objects, -1))
+        rows = Rows(memory.key, memory.value)
+        readout = self._read_rows(rows, query, num_objects, top_k, kernel_sigma)
+        if self.relations is None:
+            return readout
+        assert memory.first is not None
+        assert memory.latest is not None
+        return self.relations(
+            readout,
+            self._read_rows(memory.first, query, num_objects),
+            self._read_rows(memory.latest, query, num_objects),
+        )
+
+    def _read_rows(
+        self,
+        rows: Rows,
+        query: QueryFeatures,
+        num_objects: int,
+        top_k: int | None = None,
+        kernel_sigma: float | None = None,
+    ) -> torch.Tensor:
+        batch, _, height, width = query.key.shape
+        query_key = to_rows(query.key)  # (B, P, CK)
+        if rows.key.shape[0] != batch:  # each object has keys of its own
+            query_key = query_key.repeat_interleave(num_objects, 0)
+        kernel = None if kernel_sigma is None else (width, kernel_sigma)
+        readout = read(rows.key, rows.value, query_key, top_k, self.similarity, kernel)
+        # (G, P, C) -> (B, O, CV, h, w)
+        readout = readout.transpose(1, 2).reshape(batch, num_objects, -1, height, width)
+        return readout
 
     def decode(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
         """readout (B, O, CV, h, w) -> float32 logits (B, O, H, W), each object for itself."""
@@ -167,6 +213,7 @@ def _fold_batch_norms(module: nn.Module) -> None:
         if not isinstance(norm, nn.BatchNorm2d):
             continue
         before = name.replace("bn", "conv") if "bn" in name else str(int(name) - 1)
+        before = "atrous_conv" if name == "bn" else before
         conv = children[before]
         assert isinstance(conv, nn.Conv2d), f"{before} is not the convolution before {name}"
         setattr(module, before, fuse_conv_bn_eval(conv, norm))

@@ -27,6 +27,7 @@ from model.methods import METHODS, build_network
 from model.network import Network
 from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of
+from util.parse_settings import of_method
 from util.reference import fill_weights, reference_clip, reference_masks
 
 _GAINS = {"imsfr": 1.2}
@@ -92,8 +93,9 @@ def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) ->
     core_type = {"davis": InferenceCore, "youtube": InferenceCoreYV}[config["core"]]
     known = ("mem_every", "include_last", "mode")
     asked = EvalSettings(**{name: settings[name] for name in known if name in settings})
-    policy = make_policy(network, asked)
-    core = core_type(network, policy, settings["top_k"], num_frames)
+    asked.dataset = config["core"]
+    policy = make_policy(network, of_method(asked, network.spec.method))
+    core = core_type(network, policy, settings["top_k"], num_frames, settings.get("km"))
 
     padding = padding_of(height, width)
     is_inside = pad(torch.ones(height, width), padding)[::stride, ::stride] > 0

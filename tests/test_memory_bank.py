@@ -7,7 +7,7 @@ import torch
 
 from inference_core import make_policy
 from inference_memory_bank import EveryN, MemoryBank, SamCompression
-from model.encoders import MemoryEntry
+from model.features import MemoryEntry
 from model.methods import build_network
 from model.network import NetworkSpec
 from util.hyper_para import EvalSettings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,17 +15,22 @@ from model.checkpoint import convert_published
 from model.losses import HardExampleSchedule
 from model.methods import METHODS, build_network
 from model.network import Network
-from model.unroll import ClipUnroll
 from util.reference import fill_weights, reference_clip, reference_masks
 
 HERE = Path(__file__).parent / "reference"
 SCHEDULE = HardExampleSchedule(start_warm=20000, end_warm=70000)
-SIZE, NUM_FRAMES = 128, 3
+GAINS = {"imsfr": 1.2}
+# RDE was measured with a first mask moved by some pixels for a perturbed one.
+SHIFT = 3
 
 
 def published_network(method: str, variant: str) -> Network:
     shapes = json.loads((HERE / f"{method}_state_dict.json").read_text())[variant]
-    spec, weights = convert_published(fill_weights(shapes), "the reference weights")
+    spec, weights = convert_published(
+        fill_weights(shapes, GAINS.get(method, 1.5)), "the reference weights"
+    )
+    # A stage 0 network of RDE has STCN's tensors.
+    spec = replace(spec, method=method)
     network = build_network(spec)
     network.load_state_dict(dict(weights))
     return network.train()
@@ -44,6 +50,8 @@ def published_gradients(network: Network, method: str, variant: str) -> dict[str
             continue
         renamed = next(b + name[len(a) :] for a, b in METHODS[method].renames if name.startswith(a))
         if renamed in ours:
+            if not ours[renamed].requires_grad:  # a part for the second object
+                continue
             gradient = ours[renamed].grad
         else:
             parent, conv = renamed.removesuffix(".bias").rsplit(".", 1)
@@ -64,32 +72,43 @@ def test_one_step(method: str, variant: str, iteration: int) -> None:
     expected = json.loads((HERE / f"training_{method}.json").read_text())[
         f"{variant}_it{iteration}"
     ]
+    size = 384 if method == "qdmn" else 128
+    num_frames = 5 if (method, variant) == ("rde", "multi") else 3
     network = published_network(method, f"train_{variant}_object")
-    images = torch.stack([reference_clip(NUM_FRAMES, SIZE, SIZE, seed=b) for b in (0, 1)])
-    masks = reference_masks(NUM_FRAMES, 2, SIZE, SIZE)  # (O, T, H, W)
+    images = torch.stack([reference_clip(num_frames, size, size, seed=b) for b in (0, 1)])
+    masks = reference_masks(num_frames, 2, size, size)  # (O, T, H, W)
     both, first = masks[0] + 2 * masks[1], masks[0]
     if variant == "single":
         labels, num_objects, slots = torch.stack([first, first]), torch.tensor([1, 1]), 1
     else:
         labels, num_objects, slots = torch.stack([both, first]), torch.tensor([2, 1]), 2
     labels = labels.long()  # (B, T, H, W)
-    first_masks = torch.stack([labels[:, 0] == o for o in range(1, slots + 1)], 1).float()
+    true_masks = torch.stack([labels[:, 0] == o for o in range(1, slots + 1)], 1).float()
+    first_masks = true_masks.roll(SHIFT, -1) if method == "rde" else true_masks
 
-    outputs = ClipUnroll(network)(images, first_masks, num_objects)
+    row = METHODS[method]
+    outputs = row.unroll(network)(images, first_masks, num_objects, true_masks)
     share = SCHEDULE.share(iteration)
-    losses = METHODS[method].loss(outputs, labels, num_objects, share)
+    losses = row.loss(outputs, labels, num_objects, share)
     losses["total_loss"].backward()
 
     assert share == pytest.approx(expected["losses"]["p"])
-    for t in range(1, NUM_FRAMES):
+    means = expected["means"]
+    for t in range(1, num_frames):
         prob = torch.softmax(outputs["logits"][:, t - 1], 1)[:, 1]  # the target's
-        assert prob.mean().item() == pytest.approx(expected["means"][f"mask_{t}"], rel=1e-4)
+        assert prob.mean().item() == pytest.approx(means[f"mask_{t}"], rel=1e-4)
         if "boundary" in outputs:
             mean = outputs["boundary"][:, t - 1].mean().item()
-            assert mean == pytest.approx(expected["means"][f"boundary_{t}"], rel=1e-4)
-    for name in losses:
-        assert losses[name].item() == pytest.approx(expected["losses"][name], rel=1e-3)
+            assert mean == pytest.approx(means[f"boundary_{t}"], rel=1e-4)
+        if "quality" in outputs:
+            mean = outputs["quality"][:, t - 1].mean().item()
+            assert mean == pytest.approx(means[f"mask_score_{t}"], rel=1e-4)
+    for name in expected["losses"].keys() - {"p"}:
+        assert losses[name].item() == pytest.approx(expected["losses"][name], rel=1e-3), name
     norms = published_gradients(network, method, f"train_{variant}_object")
     assert norms.keys() == expected["grad_norm"].keys()
+    # A sum of terms that cancel is rounded at float32's share of what is summed: QDMN's
+    # concat_conv.bias is 9.14e-5 in float64, 9.26e-5 in the figures.
+    rounding = torch.finfo(torch.float32).eps * math.hypot(*expected["grad_norm"].values())
     for name, norm in expected["grad_norm"].items():
-        assert norms[name] == pytest.approx(norm, rel=1e-2), name
+        assert norms[name] == pytest.approx(norm, rel=1e-2, abs=rounding), name

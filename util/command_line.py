@@ -43,9 +43,10 @@ def add_fields(
         default = defaults[f.name]
         options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
         kind = types[f.name]
+        kind = next((k for k in get_args(kind) if type(None) in get_args(kind)), kind)
         shown = " ".join(map(str, default)) if isinstance(default, list) else default
         help_text = f.metadata["help"].replace("%", "%%")
-        if shown not in ("", False):
+        if shown not in ("", False, None):
             help_text += f" (default: {shown})"
         options["help"] = help_text
         if kind is bool:
@@ -53,7 +54,7 @@ def add_fields(
         elif get_origin(kind) is list:
             options |= {"type": get_args(kind)[0], "nargs": "*", "metavar": "N"}
         elif get_origin(kind) is Literal:
-            options |= {"choices": get_args(kind)}
+            options |= {"choices": [c for c in get_args(kind) if c]}
         else:
             options |= {"type": kind, "metavar": kind.__name__.upper()}
         parser.add_argument(*flag_names(f), **options)

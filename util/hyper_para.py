@@ -152,16 +152,50 @@ class EvalSettings:
         "work at this shorter side in pixels and resize the masks back; 0 for the frames' own",
     )
 
-    # --- memory
+    # --- memory; what is left out is as the method was published for the data set
+    dataset: Literal["davis", "davis_2016", "youtube"] = knob(
+        "davis", "whose published settings a method takes where it has several", only=("generic",)
+    )
+    memory: Literal["", "every_n", "quality", "sam", "isogenous"] = knob(
+        "",
+        "what is remembered: every n-th frame, those of good quality (qdmn), all in one embedding "
+        "(rde), or a random part of every n-th for each read; docs/methods.md explains them",
+    )
     top: int = knob(
         -1, "rows of memory that a position reads; 0 for all, -1 as the method was published"
     )
-    mem_every: int = knob(0, "remember every n-th frame; 0: as the method was published")
-    mode: str = knob(
-        "",
-        "(rde) which memory is read, such as stm, gt or compress: docs/methods.md has them all",
+    no_top: bool = knob(False, "the same as --top 0")
+    use_km: bool = knob(
+        False, "weigh each row of memory by a Gaussian around the position that it fits best"
     )
-    include_last: bool = knob(False, "also read the latest frame, remembered for one step")
+    mem_every: int = knob(0, "remember every n-th frame; 0: as the method was published")
+    mem_capacity: int | None = knob(
+        None, "frames that memory holds at most, the first one and all others counted; 0: any number"
+    )
+    include_last: bool = knob(
+        False, "(every_n, isogenous) also read the latest frame, remembered for one step"
+    )
+    mode: str = knob(
+        "", "(sam) which memory is read, such as stm, gt or compress: docs/methods.md has them all"
+    )
+    quality_threshold: float | None = knob(
+        None, "(quality) a frame is stored where its quality exceeds this share of the reference"
+    )
+    quality_reference: Literal["", "annotation", "prediction"] = knob(
+        "", "(quality) whose quality that is: of the annotated frame or of the first one after it"
+    )
+    sample_from: int | None = knob(
+        None, "(isogenous) all frames are read until more than so many are stored"
+    )
+    sample_share: float | None = knob(
+        None, "(isogenous) share of the stored frames that are drawn for each read"
+    )
+    sample_keep: str = knob(
+        "",
+        "(isogenous) stored frames always read, as Python's indices and slices, such as 1,-5: for "
+        "the second and the last five",
+    )
+    sample_seed: int | None = knob(None, "(isogenous) seed of the draws")
 
     # --- output
     output_all: bool = knob(
@@ -239,19 +273,46 @@ FLAGS_TO_COME = {
 # What --debug sets, where the command line does not.
 DEBUG_PRESET: dict[str, Any] = {"report_interval": 5, "image_interval": 5, "save_interval": 50}
 
-# method -> what an eval script does where the command line leaves it to the method, which the
-# checkpoint tells.
-EVAL_METHOD_PRESETS: dict[str, dict[str, Any]] = {
-    "stcn": {"top": 20, "mem_every": 5},
-    "gsfm": {"top": 50, "mem_every": 3},
-    "rde": {"top": 40, "mem_every": 3, "mode": "two-frames-compress"},
+# What of the above belongs to which --memory.
+POLICY_KNOBS: dict[str, tuple[str, ...]] = {
+    "every_n": ("mem_every", "mem_capacity", "include_last"),
+    "quality": ("mem_every", "mem_capacity", "quality_threshold", "quality_reference"),
+    "sam": ("mem_every", "mem_capacity", "mode"),
+    "isogenous": (
+        "mem_every", "mem_capacity", "include_last", "sample_from", "sample_share", "sample_keep",
+        "sample_seed",
+    ),
+}  # fmt: skip
+
+# method, or (method, --dataset) -> what an eval script does where the command line leaves it to the
+# method, which the checkpoint tells.
+EVAL_METHOD_PRESETS: dict[str | tuple[str, str], dict[str, Any]] = {
+    "stcn": {"memory": "every_n", "top": 20, "mem_every": 5},
+    "gsfm": {"memory": "every_n", "top": 50, "mem_every": 3},
+    # 20 frames, the annotated one and the one before.
+    "qdmn": {"memory": "quality", "top": 50, "mem_every": 5, "mem_capacity": 22},
+    ("qdmn", "youtube"): {
+        "mem_capacity": 12,
+        "quality_threshold": 0.75,
+        "quality_reference": "prediction",
+    },
+    "rde": {"memory": "sam", "top": 40, "mem_every": 3, "mode": "two-frames-compress"},
+    ("rde", "youtube"): {"top": 20, "mem_every": 4},
+    "imsfr": {"memory": "isogenous", "top": 4, "mem_every": 6},
+    ("imsfr", "davis_2016"): {
+        "top": 12,
+        "sample_from": 8,
+        "sample_share": 0.1,
+        "sample_keep": "0,-2:",
+    },
+    ("imsfr", "youtube"): {"top": 20, "mem_every": 3, "sample_keep": "0:2,-5:"},
 }
 
 # eval script -> what differs from the defaults above.
 EVAL_PRESETS: dict[str, dict[str, Any]] = {
     "davis": {},
-    "davis_2016": {"davis_path": "data/DAVIS"},
-    "youtube": {"split": "valid", "size": 480},
+    "davis_2016": {"davis_path": "data/DAVIS", "dataset": "davis_2016"},
+    "youtube": {"split": "valid", "size": 480, "dataset": "youtube"},
     "generic": {"size": 480},
 }
 

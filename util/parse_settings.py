@@ -17,6 +17,7 @@ from util.hyper_para import (
     EVAL_SCRIPTS,
     FLAGS_TO_COME,
     METHOD_PRESETS,
+    POLICY_KNOBS,
     STAGE_PRESETS,
     EvalSettings,
     TrainSettings,
@@ -106,14 +107,45 @@ def parse_eval(script: str, argv: list[str] | None = None) -> EvalSettings:
 
 
 def of_method(settings: EvalSettings, method: str) -> EvalSettings:
-    """With what the command line left to the method filled in, by util/hyper_para.py's presets."""
-    own = EVAL_METHOD_PRESETS[method]
-    return dataclasses.replace(
-        settings,
-        top=own["top"] if settings.top < 0 else settings.top,
-        mem_every=settings.mem_every or own["mem_every"],
-        mode=settings.mode or own.get("mode", ""),
-    )
+    """With what the command line left to the method filled in, by util/hyper_para.py's presets.
+
+    Raises:
+        ValueError: a setting does nothing with this memory.
+    """
+    own = {
+        **EVAL_METHOD_PRESETS["stcn"],
+        **EVAL_METHOD_PRESETS.get(method, {}),
+        **EVAL_METHOD_PRESETS.get((method, settings.dataset), {}),
+    }
+    memory = settings.memory or own["memory"]
+    known = POLICY_KNOBS[memory]
+    every = dict.fromkeys(name for names in POLICY_KNOBS.values() for name in names)
+    for name in every:
+        if name not in known and _is_given(settings, name):
+            owners = ", ".join(m for m, names in POLICY_KNOBS.items() if name in names)
+            raise ValueError(
+                f"--{name} does nothing with --memory {memory}, which is that of {method}"
+                f"{' by default' if not settings.memory else ' here'}: it belongs to {owners}."
+            )
+    if memory != own["memory"]:  # its numbers were chosen for another one
+        own = {name: value for name, value in own.items() if name in ("top", "mem_every")}
+    own = {k: v for k, v in own.items() if not _is_given(settings, k)}
+    if settings.no_top:
+        own["top"] = 0
+    return dataclasses.replace(settings, **copy.deepcopy({**own, "memory": memory}))
+
+
+def policy_settings(settings: EvalSettings) -> dict[str, Any]:
+    """What the command line or the method says of the memory; the rest is as the policy has it."""
+    names = POLICY_KNOBS[settings.memory]
+    return {name: getattr(settings, name) for name in names if _is_given(settings, name)}
+
+
+def _is_given(settings: EvalSettings, name: str) -> bool:
+    return getattr(settings, name) != getattr(_UNSET, name)
+
+
+_UNSET = EvalSettings()
 
 
 def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
@@ -181,6 +213,12 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         parser.error("--mem_every must be at least 1, or 0 for the method's own.")
     if settings.top < -1:
         parser.error("--top must be 0 (all rows) or more, or -1 for the method's own.")
+    if settings.no_top and settings.top > 0:
+        parser.error(f"--no_top and --top {settings.top} contradict each other.")
+    if settings.mem_capacity is not None and settings.mem_capacity < 0:
+        parser.error("--mem_capacity must be 0 (any number of frames) or more.")
+    if settings.sample_seed is not None and settings.sample_seed < 0:
+        parser.error("--sample_seed must be 0 or more.")
     if settings.size < 0:
         parser.error("--size must be 0 (the frames' own) or more.")
     if settings.amp and settings.precision == "float32":
