@@ -20,7 +20,6 @@ from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of, unpad
 from util.parse_settings import of_method, policy_settings
 
-
 # Of the Gaussian kernel, in positions (Cheng et al., MiVOS, CVPR 2021; QDMN's --use_km).
 KERNEL_SIGMA = 5.6
 
@@ -53,6 +52,7 @@ class InferenceCore:
         top_k: rows of memory that a position reads; None for all.
         num_frames: length of the video, where known: the bank is then allocated once.
         kernel_sigma: weigh each row of memory by a Gaussian around its best position; None for not.
+        num_objects: objects that the whole video has, where known; see InferenceCoreYV.
     """
 
     takes_later_masks = False
@@ -64,12 +64,14 @@ class InferenceCore:
         top_k: int | None = 20,
         num_frames: int | None = None,
         kernel_sigma: float | None = None,
+        num_objects: int | None = None,
     ) -> None:
         self.network = network
         self.policy = policy
         self.top_k = top_k
         self.num_frames = num_frames
         self.kernel_sigma = kernel_sigma
+        self.num_objects = num_objects
         self.labels: list[int] = []  # of the objects, in the order of the probabilities
         self.frame_index = -1  # of the latest frame
         self._size: tuple[int, ...] | None = None
@@ -275,12 +277,11 @@ class Sessions:
         """uint8 RGB (3, H, W) -> what `step` takes."""
         return self.network.normalise(image)
 
-    def start(self, num_frames: int | None = None) -> InferenceCore:
-        """A core for the next video, of this length where known."""
+    def start(self, num_frames: int | None = None, num_objects: int | None = None) -> InferenceCore:
+        """A core for the next video, of this length and so many objects in all where known."""
         sigma = KERNEL_SIGMA if self.settings.use_km else None
-        return self.core_type(
-            self.network, self.policy, self.settings.top or None, num_frames, sigma
-        )
+        top_k = self.settings.top or None
+        return self.core_type(self.network, self.policy, top_k, num_frames, sigma, num_objects)
 
 
 def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:

@@ -218,7 +218,7 @@ def run(model: Model, clips: TrainingClips, log: TrainLog | None, stop: StopRequ
     for sample in loader:
         got_data = time.perf_counter()
         scalars, logits = model.step(
-            sample.images, sample.labels, sample.num_objects, bool(stop.asked)
+            sample.images, sample.labels, sample.num_objects, sample.first_masks, bool(stop.asked)
         )
         it, is_last = model.iteration, model.iteration == settings.iterations or model.must_stop
         done = time.perf_counter()

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from datasets.perturb import perturb_mask
 from datasets.transforms import sample_image, sample_labels, scaling
 from util.images import read_image
 from util.signals import leave_signals_to_main
@@ -27,6 +28,7 @@ class ClipSample(NamedTuple):
 
     images: torch.Tensor  # (T, 3, H, W) uint8 RGB
     labels: torch.Tensor  # (T, H, W) uint8: 0 background, o object o
+    first_masks: torch.Tensor  # (O, H, W) uint8 in {0, 1}: frame 0 as it is to be remembered
     num_objects: int
     name: str
 
@@ -77,13 +79,34 @@ def read_for(
     return image, [Geometry(g.matrix @ back, g.displacement) for g in geometries]
 
 
+# Range of the IoU that a perturbed first mask has with the true one; None: it is the true one.
+Perturbation = tuple[float, float] | None
+
+
 def make_sample(
-    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], num_objects: int, name: str
+    rng: np.random.Generator,
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    num_objects: int,
+    num_slots: int,
+    name: str,
+    perturbation: Perturbation = None,
 ) -> ClipSample:
-    """T images (H, W, 3) and their labels (H, W), as the tensors of a sample."""
+    """T images (H, W, 3) and their labels (H, W), as the tensors of a sample.
+
+    Args:
+        num_objects: of this sample; num_slots: of any sample of the data set.
+    """
     stacked = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+    masks = [(labels[0] == o).astype(np.uint8) for o in range(1, num_slots + 1)]
+    if perturbation:
+        masks = [perturb_mask(rng, mask, *perturbation) for mask in masks]
     return ClipSample(
-        torch.from_numpy(stacked), torch.from_numpy(np.stack(labels)), num_objects, name
+        torch.from_numpy(stacked),
+        torch.from_numpy(np.stack(labels)),
+        torch.from_numpy(np.stack(masks)),
+        num_objects,
+        name,
     )
 
 

@@ -31,7 +31,7 @@ def _bl30k(settings: TrainSettings) -> VideoSet:
 
 def _davis(settings: TrainSettings) -> VideoSet:
     videos = find_davis(Path(settings.davis_root), settings.davis_subset)
-    return VideoSet("DAVIS", videos, repeats=_DAVIS_REPEATS)
+    return VideoSet("DAVIS", videos, _DAVIS_REPEATS, settings.davis_jumps)
 
 
 def _youtube(settings: TrainSettings) -> VideoSet:
@@ -70,10 +70,13 @@ def find_data(recipe: Sequence[TrainSettings]) -> list[list[Any]]:
 def stage_clips(settings: TrainSettings, data: list[Any], clips_per_update: int) -> TrainingClips:
     """The training set of one stage, from its part of `find_data`."""
     options = (settings.crop_size, settings.num_frames, settings.seed)
+    perturbation = None
+    if settings.perturb_min is not None and settings.perturb_max is not None:
+        perturbation = (settings.perturb_min, settings.perturb_max)
     if settings.stage == "0":
         sizes = {name: len(pairs) for name, pairs in data[0].items()}
-        return StaticClips(mix_static(data[0]), *options, sizes)
+        return StaticClips(mix_static(data[0]), *options, sizes, perturbation)
     num_clips = sum(len(videos.videos) * videos.repeats for videos in data)
     num_epochs = math.ceil(settings.iterations * clips_per_update / num_clips)
     jumps = JumpSchedule(settings.jumps, settings.jump_fractions, num_epochs)
-    return VideoClips(data, jumps, *options)
+    return VideoClips(data, jumps, *options, perturbation)

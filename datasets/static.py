@@ -11,6 +11,7 @@ from datasets.clips import (
     TRIES,
     ClipSample,
     Geometry,
+    Perturbation,
     TrainingClips,
     make_sample,
     mean_colour,
@@ -48,6 +49,7 @@ class StaticClips(TrainingClips):
         sizes: images of each data set among them, where known.
         crop_size: side of the square clips in pixels (384 as published).
         num_frames: T.
+        perturbation: of the first mask, as it is to be remembered.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class StaticClips(TrainingClips):
         num_frames: int = 3,
         seed: int = 0,
         sizes: dict[str, int] | None = None,
+        perturbation: Perturbation = None,
     ) -> None:
+        self.perturbation = perturbation
         self.pairs = pairs
         self.sizes = sizes or {}
         self.crop_size = crop_size
@@ -88,7 +92,7 @@ class StaticClips(TrainingClips):
             colour = compose_colour(shared_colour, draw_colour(rng, _OWN_JITTER, shared_mean))
             images.append(apply_colour(geometry.see_image(image, self.crop_size), colour))
         name = f"{image_path.parent.name}/{image_path.stem}"
-        return make_sample(images, labels, num_objects=1, name=name)
+        return make_sample(rng, images, labels, 1, 1, name, self.perturbation)
 
     def _draw_geometries(self, rng: np.random.Generator, height: int, width: int) -> list[Geometry]:
         """Of T frames: some draws are shared by all, the rest are each frame's own."""

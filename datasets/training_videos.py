@@ -6,7 +6,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from datasets.clips import (
     TRIES,
     ClipSample,
     Geometry,
+    Perturbation,
     TrainingClips,
     make_sample,
     mean_colour,
@@ -34,6 +35,7 @@ from datasets.video_list import TrainingVideo
 from util.images import image_size, load_image
 from util.masks import labels_of, read_mask
 
+NUM_SLOTS = 2  # objects of a clip at most
 _SHARED_JITTER = Jitter(0.1, 0.03, 0.03, grey_probability=0.05)
 _OWN_JITTER = Jitter(0.01, 0.01, 0.01)
 _CROP_RATIO = (3 / 4, 4 / 3)
@@ -47,6 +49,7 @@ class VideoSet:
 
     Args:
         repeats: how often the mixture holds each video.
+        jumps: how far apart frames are, in place of the run's.
         jump_divisor: 5 where every fifth frame is annotated, so that frames lie as far apart.
         smallest_crop: least share of a frame's area that a clip shows.
         is_cluttered: leave out objects too small to follow, as BL30K has.
@@ -55,6 +58,7 @@ class VideoSet:
     name: str
     videos: Sequence[TrainingVideo]
     repeats: int = 1
+    jumps: Sequence[int] = ()
     jump_divisor: int = 1
     smallest_crop: float = 0.36
     is_cluttered: bool = False
@@ -87,6 +91,7 @@ class VideoClips(TrainingClips):
         jumps: how far apart frames are.
         crop_size: side of the square clips in pixels (384 as published).
         num_frames: T.
+        perturbation: of the first masks, as they are to be remembered.
     """
 
     def __init__(
@@ -96,7 +101,9 @@ class VideoClips(TrainingClips):
         crop_size: int = 384,
         num_frames: int = 3,
         seed: int = 0,
+        perturbation: Perturbation = None,
     ) -> None:
+        self.perturbation = perturbation
         self.sets = sets
         self.jumps = jumps
         self.crop_size = crop_size
@@ -116,7 +123,8 @@ class VideoClips(TrainingClips):
         start = self._ends[which] - len(videos.videos) * videos.repeats
         video = videos.videos[(index - start) % len(videos.videos)]
         names = video.names
-        jump = max(self.jumps.at(epoch) // videos.jump_divisor, 1)
+        schedule = replace(self.jumps, jumps=videos.jumps) if videos.jumps else self.jumps
+        jump = max(schedule.at(epoch) // videos.jump_divisor, 1)
         for _ in range(TRIES):
             drawn = [names[i] for i in draw_frames(rng, len(names), jump, self.num_frames)]
             masks = {name: read_labels(video.mask_path(name)) for name in {*drawn}}
@@ -138,12 +146,13 @@ class VideoClips(TrainingClips):
                 objects = [o for o in objects if _is_worth_following(o, seen)]
             if objects:
                 break
-        chosen = [int(o) for o in rng.permutation(objects)[:2]]
+        chosen = [int(o) for o in rng.permutation(objects)[:NUM_SLOTS]]
         remap = np.zeros(256, np.uint8)
         remap[chosen] = range(1, len(chosen) + 1)
         images = self._read_images(rng, video, drawn, size, geometries)
         labels = [remap[mask] for mask in seen]
-        return make_sample(images, labels, max(len(chosen), 1), f"{videos.name}/{video.name}")
+        num_objects, source = max(len(chosen), 1), f"{videos.name}/{video.name}"
+        return make_sample(rng, images, labels, num_objects, NUM_SLOTS, source, self.perturbation)
 
     def _draw_geometries(
         self, rng: np.random.Generator, height: int, width: int, smallest: float

@@ -40,7 +40,7 @@ class ResNetTrunk(nn.Module):
             raise ValueError(f"There is no ResNet of depth {depth} here: choose from {[*_DEPTHS]}.")
         block, (num1, num2, num3) = _DEPTHS[depth]
         expansion = block.expansion
-        self.in_channels = in_channels
+        self.depth, self.in_channels, self.width = depth, in_channels, width
         self.channels = (width * expansion, 2 * width * expansion, 4 * width * expansion)
         self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

@@ -87,35 +87,66 @@ def write_file(path: Path, content: dict[str, Any]) -> None:
             raise ValueError(f"{path} cannot be written ({error}): is the disk full?") from error
 
 
-def load_network(path: Path | str, is_single_object: bool = False, seed: int = 0) -> Network:
+def load_network(
+    path: Path | str,
+    is_single_object: bool = False,
+    seed: int = 0,
+    method: str | None = None,
+    repeat: int = 0,
+) -> Network:
     """A network from our own file or from a published checkpoint, in float32 on the CPU.
 
     Args:
         is_single_object: build the stage 0 network instead of the one for several objects.
-        seed: a stage 0 value encoder is widened for several objects by an orthogonal channel, as
-            published; this seeds it. Evaluation uses `load_for_evaluation`.
+        seed: of what a stage 0 network lacks: the value encoder is widened for several objects by
+            an orthogonal channel, as published, and parts that stage 0 does not have start fresh.
+            Evaluation uses `load_for_evaluation`.
+        method: take a stage 0 network of another method for one of this, where its tensors are the
+            same (RDE's are STCN's).
+        repeat: of the network to build from a stage 0 network, see NetworkSpec.
 
     Raises:
         ValueError: with the list of what is missing, extra or of another shape.
     """
     spec, weights = read_weights(path)
-    target = replace(spec, is_single_object=is_single_object)
     if is_single_object and not spec.is_single_object:
         raise ValueError(
             f"{path} was trained with several objects (stages 1 to 3); stage 0 trains with one. "
             "Start stage 0 without --load_network, or go on with --stage 3."
         )
-    if not is_single_object and spec.is_single_object:
+    if spec.is_single_object:
+        other = replace(spec, method=method or spec.method, repeat=repeat)
+        if not describe_differences(_empty(other), weights):
+            spec = other
+    target = replace(spec, is_single_object=is_single_object)
+    if spec.is_single_object and not is_single_object:
         weights = widen(weights, orthogonal_seed=seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fresh = build_network(target).state_dict()
+        alone = _empty(spec)
+        weights = {**{k: v for k, v in fresh.items() if k not in alone}, **weights}
     return _fill(build_network(target), weights, path)
 
 
 def load_for_evaluation(path: Path | str) -> Network:
-    """The network for several objects; a stage 0 network is widened by zeros, as published."""
+    """The network for several objects; a stage 0 network is widened by zeros, as published.
+
+    Where its method has parts that stage 0 lacks (RDE), it is taken for the method that has not.
+    """
     spec, weights = read_weights(path)
     if spec.is_single_object:
         weights = widen(weights, orthogonal_seed=None)
-    return _fill(build_network(replace(spec, is_single_object=False)), weights, path)
+        spec = replace(spec, is_single_object=False)
+        whole = (replace(spec, method=name) for name in (spec.method, *METHODS))
+        spec = next((s for s in whole if not describe_differences(_empty(s), weights)), spec)
+    return _fill(build_network(spec), weights, path)
+
+
+def _empty(spec: NetworkSpec) -> StateDict:
+    """Names and shapes of a network's tensors."""
+    with torch.device("meta"):
+        return build_network(spec).state_dict()
 
 
 def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
@@ -166,11 +197,10 @@ def convert_published(content: dict[str, Any], path: Path | str) -> tuple[Networ
         )
     # Float32 first: biases are not folded in half precision.
     weights = {str(k).removeprefix("module."): _to_float(v) for k, v in content.items()}
-    best: tuple[int, Method, dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
+    best: tuple[int, Method, StateDict, StateDict] | None = None
     for method in METHODS.values():
         renamed = _fold_biases({_rename(method, k): v for k, v in weights.items()})
-        with torch.device("meta"):
-            ours = build_network(NetworkSpec(method.name)).state_dict()
+        ours = _empty(NetworkSpec(method.name))
         differing = len(ours.keys() ^ renamed.keys())
         if best is None or differing < best[0]:
             best = (differing, method, renamed, ours)

@@ -74,17 +74,33 @@ class Pyramid3d(nn.Module):
         return F.relu(self.conv1(torch.cat(parts, 1)))
 
 
-class Aggregation(nn.Module):
-    """x + ASPP(x), of x after the non-local block."""
+class SqueezeExcitation3d(nn.Module):
+    """Scale each channel by what the means of all say (Hu et al., CVPR 2018)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, channels)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, 2, h, w) -> the same."""
+        return x * torch.sigmoid(self.mlp(x.mean((2, 3, 4))))[:, :, None, None, None]
+
+
+class Aggregation(nn.Module):
+    """x + ASPP(x), of x after the non-local block and `repeat` squeeze-and-excitation blocks."""
+
+    def __init__(self, channels: int, repeat: int = 0) -> None:
         super().__init__()
         self.non_local = NonLocal(channels)
+        self.se = nn.Sequential(*(SqueezeExcitation3d(channels) for _ in range(repeat)))
         self.conv1 = Pyramid3d(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C, 2, h, w) -> the same."""
-        x = self.non_local(x)
+        x = self.se(self.non_local(x))
         return x + self.conv1(x)
 
 
@@ -94,12 +110,13 @@ class Compressor(nn.Module):
     Args:
         key_channels: CK.
         value_channels: CV.
+        repeat: squeeze-and-excitation blocks in each of the two; none as published.
     """
 
-    def __init__(self, key_channels: int, value_channels: int) -> None:
+    def __init__(self, key_channels: int, value_channels: int, repeat: int = 0) -> None:
         super().__init__()
-        self.key_encoder = Aggregation(key_channels)
-        self.value_encoder = Aggregation(value_channels)
+        self.key_encoder = Aggregation(key_channels, repeat)
+        self.value_encoder = Aggregation(value_channels, repeat)
         self.compress_key = nn.Conv3d(key_channels, key_channels, (2, 3, 3), padding=(0, 1, 1))
         self.compress_value = nn.Conv3d(
             value_channels, value_channels, (2, 3, 3), padding=(0, 1, 1)

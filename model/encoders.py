@@ -207,7 +207,7 @@ class GatedValueEncoder(ValueEncoder):
 def _see_masks(
     trunk: ResNetTrunk, image: torch.Tensor, masks: torch.Tensor, others: torch.Tensor
 ) -> torch.Tensor:
-    """feat16 (B*O, C, h, w) of [image, mask, others' masks], the latter where the trunk has them."""
+    """feat16 (B*O, C, h, w) of [image, mask, others' masks]; a 4-channel trunk sees no others."""
     planes = [per_object(image, masks.shape[1]), masks.flatten(0, 1)[:, None]]
     if trunk.in_channels == 5:
         planes.append(others.flatten(0, 1)[:, None])

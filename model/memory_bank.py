@@ -1,4 +1,4 @@
-"""The memory bank: slots for memory frames, preallocated. What to keep: inference_memory_bank.py."""
+"""The memory bank: preallocated slots for frames. What to keep: inference_memory_bank.py."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ class Method:
         build: the network of a spec, from its widths.
         renames: (published prefix, our prefix); the first that fits renames a tensor.
         unroll: how a clip is segmented in training.
-        loss: of a clip in training; loss_settings: the settings of train.py that it takes by name.
-        policy: what is remembered by default.
+        loss: of a clip in training.
+        loss_settings: the settings of train.py that the loss takes by name.
     """
 
     name: str
@@ -75,7 +75,6 @@ class Method:
     unroll: type[ClipUnroll] = ClipUnroll
     loss: Loss = segmentation_loss
     loss_settings: tuple[str, ...] = ()
-    policy: str = "every_n"  # what is remembered: one of inference_memory_bank.py's
 
 
 def _build_trunks(spec: NetworkSpec, widths: Widths) -> tuple[ResNetTrunk, ResNetTrunk]:
@@ -109,7 +108,7 @@ def _build_gsfm(spec: NetworkSpec, widths: Widths) -> Network:
 def _build_rde(spec: NetworkSpec, widths: Widths) -> Network:
     network = _build_stcn(spec, widths)
     if not spec.is_single_object:  # stage 0 has no memory to compress
-        network.compressor = Compressor(widths.key, widths.value)
+        network.compressor = Compressor(widths.key, widths.value, spec.repeat)
     return network
 
 
@@ -178,7 +177,6 @@ RDE = Method(
     RecurrentUnroll,
     recurrent_loss,
     ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight"),
-    policy="sam",
 )
 
 QDMN = Method(
@@ -199,7 +197,6 @@ QDMN = Method(
         ("decoder.", "decoder."),
     ),
     loss=segmentation_and_quality_loss,
-    policy="quality",
 )
 
 IMSFR = Method(
@@ -214,7 +211,6 @@ IMSFR = Method(
         ("mask2.", "relations.gate2."),
         *_STCN_RENAMES,
     ),
-    policy="isogenous",
 )
 
 METHODS: dict[str, Method] = {row.name: row for row in (STCN, GSFM, QDMN, RDE, IMSFR)}

@@ -7,6 +7,7 @@ import math
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 from model.losses import HardExampleSchedule, mean_iou
 from model.methods import METHODS
 from model.network import Network, to_channels_last
-from model.unroll import ClipUnroll
 from util.devices import Ranks, any_over_ranks, autocast, mean_over_ranks
 from util.files import atomic_path
 from util.hyper_para import TrainSettings
@@ -85,7 +85,8 @@ class Model:
         trunk = [*self.network.key_encoder.trunk.parameters()]
         for parameter in trunk:
             parameter.requires_grad_(settings.trunk_lr > 0)
-        unroll: nn.Module = ClipUnroll(self.network)
+        row = METHODS[network.spec.method]
+        unroll: nn.Module = row.unroll(self.network)
         if settings.compile:
             if not has_compiler():
                 raise ValueError(
@@ -110,7 +111,7 @@ class Model:
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         # Only float16 gradients vanish without scaling.
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-        self.loss = METHODS[network.spec.method].loss
+        self.loss = partial(row.loss, **{k: getattr(settings, k) for k in row.loss_settings})
         self.hard_examples = HardExampleSchedule(settings.start_warm, settings.end_warm)
         self.iteration = 0
         self.must_stop = False  # some process was asked to stop: all know it after the same update
@@ -125,12 +126,14 @@ class Model:
         images: torch.Tensor,
         labels: torch.Tensor,
         num_objects: torch.Tensor,
+        first_masks: torch.Tensor | None = None,
         stop_asked: bool = False,
     ) -> tuple[Scalars, torch.Tensor]:
         """One update from this process's clips, in as many passes as the settings ask for.
 
         Args:
             images: (B, T, 3, H, W) uint8 RGB; labels: (B, T, H, W) uint8; num_objects: (B,).
+            first_masks: (B, O, H, W) in {0, 1}, frame 0 as it is remembered; None: as labelled.
             stop_asked: this process was asked to stop; see `must_stop`.
 
         Returns:
@@ -143,7 +146,10 @@ class Model:
         """
         self.optimizer.zero_grad(set_to_none=True)
         sums: Scalars = {}
-        parts = (torch.chunk(t, self.passes) for t in (images, labels, num_objects))
+        if first_masks is None:
+            first_masks = self._split(labels[:, 0])
+        batch = (images, labels, num_objects, first_masks)
+        parts = (torch.chunk(t, self.passes) for t in batch)
         for number, part in enumerate(zip(*parts, strict=True), 1):
             # Gradients are exchanged once, with the last pass.
             with self._no_exchange() if number < self.passes else nullcontext():
@@ -154,7 +160,7 @@ class Model:
         is_lost = not bool(torch.isfinite(sums["total_loss"]))
         any_lost, self.must_stop = any_over_ranks([is_lost, stop_asked], self.device)
         if any_lost:
-            raise FloatingPointError(self._explain_loss(is_lost, sums, images, labels, num_objects))
+            raise FloatingPointError(self._explain_loss(is_lost, sums, *batch))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.iteration += 1
@@ -172,19 +178,29 @@ class Model:
         """The learning rate of the next update."""
         return self.optimizer.param_groups[0]["lr"]
 
+    def _split(self, labels: torch.Tensor) -> torch.Tensor:
+        """Labels (B, H, W) -> masks (B, O, H, W), float32 in {0, 1}."""
+        num_slots = 1 if self.network.spec.is_single_object else 2
+        objects = torch.arange(1, num_slots + 1, device=labels.device)[None, :, None, None]
+        return (labels[:, None] == objects).float()
+
     def _losses(
-        self, images: torch.Tensor, labels: torch.Tensor, num_objects: torch.Tensor
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        num_objects: torch.Tensor,
+        first_masks: torch.Tensor,
     ) -> tuple[Scalars, torch.Tensor]:
         """Forward pass and losses of some clips; arguments as in `step`."""
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True).long()
+        first_masks = first_masks.to(self.device, non_blocking=True).float()
         num_objects = num_objects.to(self.device)
-        num_slots = 1 if self.network.spec.is_single_object else 2
-        objects = torch.arange(1, num_slots + 1, device=self.device)[None, :, None, None]
-        first_masks = (labels[:, 0, None] == objects).float()  # (B, O, H, W)
 
         with autocast(self.device, self.dtype):
-            outputs = self.unroll(self.network.normalise(images), first_masks, num_objects)
+            outputs = self.unroll(
+                self.network.normalise(images), first_masks, num_objects, self._split(labels[:, 0])
+            )
         share = self.hard_examples.share(self.iteration)
         scalars = self.loss(outputs, labels, num_objects, share)
         logits = outputs["logits"]
@@ -201,7 +217,7 @@ class Model:
         if not is_lost:
             return f"The loss of another process is not finite at iteration {self.iteration}."
         path = self.folder / f"bad_batch_{self.iteration}_rank{self.ranks.rank}.pth"
-        names = ("images", "labels", "num_objects")
+        names = ("images", "labels", "num_objects", "first_masks")
         with atomic_path(path) as temporary:
             torch.save(
                 {

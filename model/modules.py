@@ -164,6 +164,7 @@ class QualityHead(nn.Module):
         self.conv4 = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.fc1 = nn.Linear(width * (self.size // 2) ** 2, hidden)
         self.fc2 = nn.Linear(hidden, 1)
+        nn.init.constant_(self.fc2.bias, 0.5)  # a relu that starts shut would never open
 
     def forward(self, feat16: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) -> (B,), from 0 up: the IoU that the mask seems to have."""

@@ -37,6 +37,7 @@ class NetworkSpec:
     method: str = "stcn"
     size: str = "base"
     is_single_object: bool = False  # stage 0: the value encoder does not see other objects
+    repeat: int = 0  # squeeze-and-excitation blocks in the compressor (RDE)
 
 
 class Network(nn.Module):
@@ -159,8 +160,7 @@ class Network(nn.Module):
         kernel = None if kernel_sigma is None else (width, kernel_sigma)
         readout = read(rows.key, rows.value, query_key, top_k, self.similarity, kernel)
         # (G, P, C) -> (B, O, CV, h, w)
-        readout = readout.transpose(1, 2).reshape(batch, num_objects, -1, height, width)
-        return readout
+        return readout.transpose(1, 2).reshape(batch, num_objects, -1, height, width)
 
     def decode(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
         """readout (B, O, CV, h, w) -> float32 logits (B, O, H, W), each object for itself."""

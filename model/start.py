@@ -19,15 +19,23 @@ def start_network(settings: TrainSettings, is_fresh: bool = True) -> Network:
     """
     is_single_object = settings.stage == "0"
     if settings.load_network and is_fresh:
-        network = load_network(settings.load_network, is_single_object, settings.seed)
+        network = load_network(
+            settings.load_network, is_single_object, settings.seed, settings.method, settings.repeat
+        )
         asked, found = (settings.method, settings.size), (network.spec.method, network.spec.size)
         if asked != found:
             raise ValueError(
                 f"{settings.load_network} holds {' '.join(found)}, but {' '.join(asked)} is to be "
                 "trained: give the matching --method and --size, or other weights."
             )
+        if network.spec.repeat != settings.repeat:
+            raise ValueError(
+                f"{settings.load_network} was trained with --repeat {network.spec.repeat}, not "
+                f"{settings.repeat}: give the same, or start from stage 0."
+            )
     else:
-        network = build_network(NetworkSpec(settings.method, settings.size, is_single_object))
+        spec = NetworkSpec(settings.method, settings.size, is_single_object, settings.repeat)
+        network = build_network(spec)
         if is_fresh:
             load_imagenet(network, settings)
     if is_fresh and settings.trunk_weights not in ("imagenet", "none"):
@@ -40,19 +48,23 @@ def load_imagenet(network: Network, settings: TrainSettings) -> None:
     """ImageNet weights for the trunks, from torchvision, where they are asked for."""
     if settings.trunk_weights != "imagenet":
         return
+    import torchvision.models  # its weights are downloaded here alone
+
+    published = {
+        18: torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
+        50: torchvision.models.ResNet50_Weights.IMAGENET1K_V1,
+        101: torchvision.models.ResNet101_Weights.IMAGENET1K_V1,
+    }
     key_trunk, value_trunk = network.key_encoder.trunk, network.value_encoder.trunk
-    if key_trunk.channels[2] != 1024:
+    if key_trunk.width != 64 or key_trunk.depth not in published:
         raise ValueError(
             f"There are no ImageNet weights for --size {settings.size}: give --trunk_weights none."
         )
-    import torchvision.models  # its weights are downloaded here alone
-
-    resnet50 = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
-    resnet18 = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     try:
-        load_trunk(key_trunk, resnet50.get_state_dict(), "torchvision's resnet50")
-        if value_trunk.channels[2] == 256:
-            load_trunk(value_trunk, resnet18.get_state_dict(), "torchvision's resnet18")
+        for trunk in (key_trunk, value_trunk):
+            if trunk.width == 64:
+                source = f"torchvision's resnet{trunk.depth}"
+                load_trunk(trunk, published[trunk.depth].get_state_dict(), source)
     except OSError as error:
         raise ValueError(
             f"The ImageNet weights cannot be downloaded ({error}): give a file of a ResNet with "

@@ -106,9 +106,7 @@ class _Clip:
         self.outputs["logits"].append(self._decode(readout, query)[1])
         self.masks = torch.softmax(self._decode(teacher, query)[1], 1)[:, 1:]
 
-    def _decode(
-        self, readout: torch.Tensor, query: QueryFeatures
-    ) -> tuple[Decoded, torch.Tensor]:
+    def _decode(self, readout: torch.Tensor, query: QueryFeatures) -> tuple[Decoded, torch.Tensor]:
         """What the decoder gives, and the aggregated logits (B, O+1, H, W)."""
         decoded = self.network.decoder(readout, query)
         prob = torch.sigmoid(decoded.logits)  # (B, O, H, W)

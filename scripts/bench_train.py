@@ -30,7 +30,6 @@ from datasets.static import StaticClips, find_static_pairs, mix_static
 from model.methods import METHODS, build_network
 from model.model import Model
 from model.network import NetworkSpec
-from model.unroll import ClipUnroll
 from util.devices import Ranks, join_ranks, leave_ranks, pick_device, pick_dtype
 from util.files import write_json
 from util.hyper_para import TrainSettings
@@ -138,7 +137,7 @@ def plain_step(
 ) -> Callable[[], None]:
     """The loop as one would first write it."""
     network = build_network(NetworkSpec(arguments.method, arguments.size)).to(device).train()
-    unroll = ClipUnroll(network)
+    unroll = METHODS[arguments.method].unroll(network)
     optimizer = torch.optim.Adam(network.parameters(), 1e-5, weight_decay=1e-7)
     images, labels, num_objects = (t.to(device) for t in batch)
 

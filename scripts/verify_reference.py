@@ -95,7 +95,9 @@ def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) ->
     asked = EvalSettings(**{name: settings[name] for name in known if name in settings})
     asked.dataset = config["core"]
     policy = make_policy(network, of_method(asked, network.spec.method))
-    core = core_type(network, policy, settings["top_k"], num_frames, settings.get("km"))
+    core = core_type(
+        network, policy, settings["top_k"], num_frames, settings.get("km"), config["num_objects"]
+    )
 
     padding = padding_of(height, width)
     is_inside = pad(torch.ones(height, width), padding)[::stride, ::stride] > 0

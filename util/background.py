@@ -24,6 +24,7 @@ class Video(Protocol):
 
     name: str
     size: tuple[int, int]
+    labels: list[int]
     palette: bytes | None
     frame_names: list[str]
     required_frames: frozenset[int]

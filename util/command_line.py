@@ -11,15 +11,22 @@ from dataclasses import field
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 
-def knob(default: Any, help: str, *flags: str, only: tuple[str, ...] = ()) -> Any:
+def knob(
+    default: Any,
+    help: str,
+    *flags: str,
+    only: tuple[str, ...] = (),
+    methods: tuple[str, ...] = (),
+) -> Any:
     """A field with its help.
 
     Args:
         flags: further names on the command line.
         only: where it does something: names of eval scripts, or stages of training; everywhere if
             empty.
+        methods: those that it does something in; all if empty.
     """
-    metadata = {"help": help, "flags": flags, "only": only}
+    metadata = {"help": help, "flags": flags, "only": only, "methods": methods}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -52,8 +52,8 @@ class Sessions(Protocol):
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) -> what a session takes."""
 
-    def start(self, num_frames: int) -> Core:
-        """A session for a video of this length."""
+    def start(self, num_frames: int, num_objects: int) -> Core:
+        """A session for a video of this length, with so many objects in all."""
 
 
 @dataclass
@@ -236,7 +236,7 @@ class Runner:
 
     def _segment(self, video: Video, folder: Path, report: Report) -> Iterator[None]:
         """Segment one video into a folder, yielding after each frame."""
-        core = self.sessions.start(len(video))
+        core = self.sessions.start(len(video), len(video.labels))
         with Saver(video, folder, self.overlay) as saver:
             for index, frame in enumerate(prefetch(video)):
                 start = time.perf_counter()

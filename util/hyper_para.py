@@ -19,9 +19,7 @@ class TrainSettings:
 
     # --- what to train
     id: str = knob("", "name of the run: results go to <save_dir>/<id>")
-    method: Literal["stcn", "gsfm", "qdmn", "rde", "imsfr"] = knob(
-        "stcn", "system to train (stcn and gsfm so far)"
-    )
+    method: str = knob("stcn", "system to train: stcn, gsfm, qdmn, rde or imsfr")
     size: Literal["base", "small", "tiny"] = knob(
         "base", "widths: base as published, small for laptops, tiny for tests"
     )
@@ -71,10 +69,32 @@ class TrainSettings:
         "annotated), one after the other",
         only=("1", "2", "3"),
     )
+    davis_jumps: list[int] = knob([], "the same for DAVIS, where it has its own", only=("2", "3"))
     jump_fractions: list[float] = knob(
         [0.1, 0.2, 0.3, 0.4, 0.9],
         "shares of the epochs after which the next of --jumps holds",
         only=("1", "2", "3"),
+    )
+
+    # --- method
+    perturb_min: float | None = knob(
+        None,
+        "the first mask is remembered perturbed, down to an IoU with the true one that is drawn "
+        "from here",
+        methods=("rde",),
+    )
+    perturb_max: float | None = knob(None, "to here", methods=("rde",))
+    klloss_weight: float = knob(
+        10.0, "of the divergence of what a perturbed first mask leaves in memory", methods=("rde",)
+    )
+    decoder_f2_weight: float = knob(
+        10.0, "of the divergence of what the embedding gives in frame 2", methods=("rde",)
+    )
+    decoder_f4_weight: float = knob(
+        10.0, "of the divergence of what the embedding gives in frame 4", methods=("rde",)
+    )
+    repeat: int = knob(
+        0, "squeeze-and-excitation blocks in the memory's compressor", methods=("rde",)
     )
 
     # --- optimisation
@@ -170,7 +190,8 @@ class EvalSettings:
     )
     mem_every: int = knob(0, "remember every n-th frame; 0: as the method was published")
     mem_capacity: int | None = knob(
-        None, "frames that memory holds at most, the first one and all others counted; 0: any number"
+        None,
+        "frames that memory holds at most, the first one and all others counted; 0: any number",
     )
     include_last: bool = knob(
         False, "(every_n, isogenous) also read the latest frame, remembered for one step"
@@ -213,7 +234,23 @@ class EvalSettings:
 
 
 # method -> what differs from the defaults above.
-METHOD_PRESETS: dict[str, dict[str, Any]] = {"stcn": {}, "gsfm": {}}
+METHOD_PRESETS: dict[str, dict[str, Any]] = {
+    "stcn": {},
+    "gsfm": {},
+    "qdmn": {"batch_size": 8},
+    "rde": {"lr": 2e-5, "num_frames": 5, "perturb_min": 0.85, "perturb_max": 1.0},
+    "imsfr": {},
+}
+
+# When BL30K's jump falls back.
+_BL30K_FRACTIONS = [0.1, 0.2, 0.3, 0.4, 0.8]
+_QDMN_VIDEOS: dict[str, Any] = {
+    "iterations": 150_000,
+    "steps": [70_000],
+    "jumps": [5, 10, 15, 20, 25, 10, 5],
+    "davis_jumps": [5, 10, 15, 25, 10, 5, 1],
+    "jump_fractions": [0.1, 0.2, 0.3, 0.4, 0.7, 0.9],
+}
 
 # (method, stage) -> what differs from the method's preset.
 STAGE_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
@@ -222,7 +259,7 @@ STAGE_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "batch_size": 4,
         "iterations": 500_000,
         "steps": [400_000],
-        "jump_fractions": [0.1, 0.2, 0.3, 0.4, 0.8],
+        "jump_fractions": _BL30K_FRACTIONS,
     },
     ("stcn", "2"): {"batch_size": 4, "iterations": 300_000, "steps": [250_000]},
     ("stcn", "3"): {"batch_size": 4, "iterations": 150_000, "steps": [125_000]},
@@ -241,7 +278,7 @@ STAGE_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "steps": [50_000],
         "start_warm": 5_000,
         "end_warm": 20_000,
-        "jump_fractions": [0.1, 0.2, 0.3, 0.4, 0.8],
+        "jump_fractions": _BL30K_FRACTIONS,
     },
     ("gsfm", "2"): {
         "lr": 6e-5,
@@ -259,16 +296,50 @@ STAGE_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
         "start_warm": 3_000,
         "end_warm": 15_000,
     },
+    ("qdmn", "0"): {"lr": 2e-5, "batch_size": 14, "iterations": 160_000},
+    ("qdmn", "1"): {
+        "iterations": 250_000,
+        "steps": [200_000],
+        "jump_fractions": _BL30K_FRACTIONS,
+    },
+    ("qdmn", "2"): _QDMN_VIDEOS,
+    ("qdmn", "3"): _QDMN_VIDEOS,
+    ("rde", "0"): {
+        "num_frames": 3,
+        "batch_size": 16,
+        "iterations": 75_000,
+        "steps": [37_500],
+        "start_warm": 5_000,
+        "end_warm": 17_500,
+    },
+    ("rde", "1"): {
+        "lr": 1e-5,
+        "batch_size": 4,
+        "iterations": 500_000,
+        "steps": [400_000],
+        "jump_fractions": _BL30K_FRACTIONS,
+    },
+    ("rde", "2"): {
+        "batch_size": 8,
+        "iterations": 75_000,
+        "steps": [62_500],
+        "start_warm": 5_000,
+        "end_warm": 17_500,
+        "klloss_weight": 5.0,
+        "decoder_f2_weight": 5.0,
+        "decoder_f4_weight": 5.0,
+    },
+    ("rde", "3"): {"batch_size": 4, "iterations": 150_000, "steps": [125_000]},
+    ("imsfr", "0"): {},
+    ("imsfr", "1"): {
+        "batch_size": 4,
+        "iterations": 580_000,
+        "steps": [400_000],
+        "jump_fractions": _BL30K_FRACTIONS,
+    },
+    ("imsfr", "2"): {"batch_size": 4, "iterations": 680_000, "steps": [250_000]},
+    ("imsfr", "3"): {"batch_size": 4, "iterations": 150_000, "steps": [125_000]},
 }
-
-# Flags of methods that are not here yet, to say so.
-FLAGS_TO_COME = {
-    name: ["RDE, which cannot be trained here yet"]
-    for name in (
-        "--perturb_max", "--perturb_min", "--klloss_weight", "--decoder_f2_weight",
-        "--decoder_f4_weight", "--repeat",
-    )
-}  # fmt: skip
 
 # What --debug sets, where the command line does not.
 DEBUG_PRESET: dict[str, Any] = {"report_interval": 5, "image_interval": 5, "save_interval": 50}

@@ -15,7 +15,6 @@ from util.hyper_para import (
     EVAL_METHOD_PRESETS,
     EVAL_PRESETS,
     EVAL_SCRIPTS,
-    FLAGS_TO_COME,
     METHOD_PRESETS,
     POLICY_KNOBS,
     STAGE_PRESETS,
@@ -32,7 +31,7 @@ def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
     parser = Parser(
         prog="train.py",
         description="Train a network.",
-        others=_flags_by_script("train.py") | FLAGS_TO_COME,
+        others=_flags_by_script("train.py"),
     )
     add_fields(parser, dataclasses.fields(TrainSettings), TrainSettings)
     # torch.distributed.launch passes one of the two spellings; the environment says the same.
@@ -40,11 +39,8 @@ def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
     given = vars(parser.parse_args(argv))
     given.pop("local_rank", None)
 
-    method, stages = given.get("method", "stcn"), given.get("stage", "0")
+    method, stages = _pick_method(given, parser), given.get("stage", "0")
     ready = [s for m, s in STAGE_PRESETS if m == method]
-    if not ready:
-        methods = ", ".join(dict.fromkeys(m for m, _ in STAGE_PRESETS))
-        parser.error(f"--method {method} cannot be trained here yet: there is {methods}.")
     if not stages or [*stages] != sorted({*stages} & {*ready}):
         parser.error(
             f"--stage {stages} of {method} cannot be trained: there is {', '.join(ready)}, and "
@@ -58,6 +54,21 @@ def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
     for settings in recipe:
         _check_train(settings, parser)
     return _chain(recipe, parser) if len(recipe) > 1 else recipe
+
+
+def _pick_method(given: dict[str, Any], parser: argparse.ArgumentParser) -> str:
+    """The method asked for; without one, that of a flag which only one method has."""
+    for f in dataclasses.fields(TrainSettings):
+        owners = f.metadata["methods"]
+        if f.name in given and owners and given.setdefault("method", owners[0]) not in owners:
+            parser.error(
+                f"--{f.name} does nothing with --method {given['method']}, but with "
+                f"{', '.join(owners)}."
+            )
+    method = given.setdefault("method", TrainSettings.method)
+    if method not in METHOD_PRESETS:
+        parser.error(f"There is no --method {method}: choose from {', '.join(METHOD_PRESETS)}.")
+    return method
 
 
 def _stage_settings(method: str, stage: str, given: dict[str, Any]) -> TrainSettings:
@@ -166,6 +177,7 @@ def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
     if settings.global_batch < 0:
         parser.error("--global_batch must be 0 (--batch_size on each process) or more.")
     _check_jumps(settings, parser)
+    _check_perturbation(settings, parser)
     if settings.num_workers < 0:
         parser.error("--num_workers must be 0 or more.")
     if settings.seed < 0:
@@ -200,10 +212,23 @@ def _check_jumps(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
             f"There are {len(jumps)} --jumps and {len(fractions)} --jump_fractions: there must be "
             "one more of the former, which holds from the start."
         )
-    if min(jumps) < 1:
-        parser.error("--jumps must be at least 1.")
+    if settings.davis_jumps and len(settings.davis_jumps) != len(jumps):
+        parser.error(f"There must be as many --davis_jumps as --jumps: {len(jumps)}, or none.")
+    if min([*jumps, *settings.davis_jumps]) < 1:
+        parser.error("--jumps and --davis_jumps must be at least 1.")
     if fractions != sorted(fractions) or not all(0 <= f <= 1 for f in fractions):
         parser.error("--jump_fractions must rise, from 0 to 1.")
+
+
+def _check_perturbation(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
+    low, high = settings.perturb_min, settings.perturb_max
+    if (low is None) != (high is None) or not 0 <= (low or 0) <= (1 if high is None else high) <= 1:
+        parser.error(f"--perturb_min {low} and --perturb_max {high} must rise, from 0 to 1.")
+    for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight"):
+        if not 0 <= getattr(settings, name) < math.inf:
+            parser.error(f"--{name} must be a number from 0 up.")
+    if settings.repeat < 0:
+        parser.error("--repeat must be 0 or more.")
 
 
 def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None:
