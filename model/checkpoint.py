@@ -198,21 +198,21 @@ def convert_published(content: dict[str, Any], path: Path | str) -> tuple[Networ
     # Float32 first: biases are not folded in half precision.
     weights = {str(k).removeprefix("module."): _to_float(v) for k, v in content.items()}
     best: tuple[int, Method, StateDict, StateDict] | None = None
-    for method in METHODS.values():
+    for method in (m for m in METHODS.values() if m.renames):
         renamed = _fold_biases({_rename(method, k): v for k, v in weights.items()})
         ours = _empty(NetworkSpec(method.name))
         differing = len(ours.keys() ^ renamed.keys())
         if best is None or differing < best[0]:
             best = (differing, method, renamed, ours)
     assert best is not None
-    differing, method, renamed, ours = best
+    differing, method, found, ours = best
     if differing:
         raise ValueError(
             f"{path} is no checkpoint of a method known here; the nearest is {method.name}. "
-            + describe_differences(ours, renamed)
+            + describe_differences(ours, found)
         )
-    channels = renamed["value_encoder.trunk.conv1.weight"].shape[1]
-    return NetworkSpec(method.name, "base", is_single_object=channels == 4), renamed
+    channels = found["value_encoder.trunk.conv1.weight"].shape[1]
+    return NetworkSpec(method.name, "base", is_single_object=channels == 4), found
 
 
 def _rename(method: Method, name: str) -> str:
