@@ -164,15 +164,16 @@ class QualityHead(nn.Module):
         self.conv4 = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.fc1 = nn.Linear(width * (self.size // 2) ** 2, hidden)
         self.fc2 = nn.Linear(hidden, 1)
-        nn.init.constant_(self.fc2.bias, 0.5)  # a relu that starts shut would never open
+        nn.init.constant_(self.fc2.bias, 0.5)
 
     def forward(self, feat16: torch.Tensor) -> torch.Tensor:
         """(B, C, h, w) -> (B,), from 0 up: the IoU that the mask seems to have."""
         x = F.interpolate(feat16, (self.size, self.size), mode="bilinear", align_corners=False)
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             x = F.relu(conv(x))
-        x = F.relu(self.fc1(x.flatten(1)))
-        return F.relu(self.fc2(x))[:, 0]
+        score = self.fc2(F.relu(self.fc1(x.flatten(1))))[:, 0]
+        # In training too the published head ends in a relu, which once shut never opens again.
+        return score if self.training else F.relu(score)
 
 
 class RelationFusion(nn.Module):

@@ -186,6 +186,7 @@ def test_published_names_convert(published: dict[str, torch.Tensor]) -> None:
         network = build_network(spec)
     network.load_state_dict(dict(weights), assign=True)
     key_weight = published["key_proj.key_proj.weight"]
+    assert network.key_encoder.key_proj is not None
     assert torch.equal(network.key_encoder.key_proj.weight, key_weight)
     block_weight = network.state_dict()["key_encoder.trunk.layer1.2.conv3.weight"]
     assert torch.equal(block_weight, published["key_encoder.res2.2.conv3.weight"])

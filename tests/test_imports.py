@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "util": {"util"},
     "datasets": {"datasets", "util"},
     "model": {"model", "util"},
-    "inference_memory_bank": {"model.matching", "model.encoders"},  # the type of an entry
+    "inference_memory_bank": {"model.memory_bank", "model.features"},  # learned parts come as such
     "inference_core": {"inference_memory_bank", "model", "util"},
     "inference_core_yv": {"inference_core", "inference_memory_bank", "model", "util"},
     **{name: {"datasets", "model", "util", "inference_memory_bank", *CORES} for name in MAINS},

@@ -57,6 +57,7 @@ def label_map(prob: torch.Tensor, core: InferenceCore) -> torch.Tensor:
 
 def slot_bytes(network: Network, num_objects: int) -> int:
     """Float32 bytes of a stored frame of 48 x 64: 3 x 4 rows of a key and its objects' values."""
+    assert network.key_encoder.key_proj is not None
     key = network.key_encoder.key_proj.out_channels
     value = network.key_encoder.thin_proj.out_channels  # as wide as the value
     return 3 * 4 * (key + num_objects * value) * 4
