@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from inference_memory_bank import POLICIES
+from model.methods import METHODS
 from util import hyper_para
 from util.hyper_para import (
     EVAL_PRESETS,
     EVAL_SCRIPTS,
+    POLICY_KNOBS,
     STAGE_PRESETS,
     EvalSettings,
     TrainSettings,
@@ -257,9 +260,14 @@ def test_flags_of_other_stages_are_refused(capsys: pytest.CaptureFixture[str]) -
     parse_train("--id a --stage 03 --yv_root y --static_root s".split())
 
 
-def test_flags_of_methods_to_come_name_them(capsys: pytest.CaptureFixture[str]) -> None:
-    said = train_refusal(capsys, "--id", "s0", "--stage", "0", "--perturb_max", "1")
-    assert "--perturb_max does nothing in train.py; it belongs to RDE, which cannot be" in said
+def test_flags_of_one_method() -> None:
+    """Without --method they choose it, as RDE's published commands need; beside another they are
+    refused."""
+    settings = parse_one(["--id", "s0", "--stage", "0", "--perturb_max", "1", "--repeat", "0"])
+    assert settings.method == "rde"
+    assert (settings.perturb_min, settings.perturb_max) == (0.85, 1)
+    assert parse_one(["--id", "s0"]).method == "stcn"
+    assert parse_one(["--id", "s0"]).perturb_min is None
 
 
 @pytest.mark.parametrize(
@@ -277,7 +285,10 @@ def test_flags_of_methods_to_come_name_them(capsys: pytest.CaptureFixture[str]) 
         ("--id a --global_batch -1", "--global_batch must be 0"),
         ("--id a --keep_last 0", "--keep_last must be at least 1"),
         ("--id a --stage 3 --jumps 1 2", "There are 2 --jumps and 5 --jump_fractions"),
-        ("--id a --stage 3 --jumps 1 0 --jump_fractions 0.5", "--jumps must be at least 1"),
+        (
+            "--id a --stage 3 --jumps 1 0 --jump_fractions 0.5",
+            "--jumps and --davis_jumps must be at least 1",
+        ),
         ("--id a --stage 3 --jumps 1 2 --jump_fractions 2", "--jump_fractions must rise, from 0"),
         ("--id a --stage 03 --load_model c.pth", "--load_model resumes one stage: with several"),
         ("--id a --num_workers -1", "--num_workers must be 0 or more"),
@@ -294,10 +305,14 @@ def test_flags_of_methods_to_come_name_them(capsys: pytest.CaptureFixture[str]) 
         ("--id a --load_network n --trunk_weights none", "--trunk_weights none does nothing besid"),
         ("--id a --trunk_lr -1", "--trunk_lr must be a number from 0 up"),
         (
-            "--id a --method rde --stage 3",
-            "--method rde cannot be trained here yet: there is stcn, gsfm",
+            "--id a --method stcn --klloss_weight 3",
+            "--klloss_weight does nothing with --method stcn, but with rde",
         ),
-        ("--id a --method xmem", "invalid choice: 'xmem'"),
+        ("--id a --method xmem", "There is no --method xmem: choose from stcn, gsfm, qdmn, rde"),
+        ("--id a --perturb_min 0.9 --perturb_max 0.8", "--perturb_min 0.9 and --perturb_max 0.8"),
+        ("--id a --repeat -1", "--repeat must be 0 or more"),
+        ("--id a --klloss_weight nan", "--klloss_weight must be a number from 0 up"),
+        ("--id a --stage 3 --davis_jumps 1 2", "There must be as many --davis_jumps as --jumps: 6"),
         ("--id a --lr fast", "invalid float value: 'fast'"),
         ("--id", "expected one argument"),
     ],
@@ -391,9 +406,22 @@ def test_no_knob_is_dead(owner: type) -> None:
         is_training = path in TRAINING
         used |= names if is_training == (owner is TrainSettings) else set()
     fields = {field.name for field in dataclasses.fields(owner)}
+    # Handed on by name: to losses, and to the policies.
+    if owner is TrainSettings:
+        used |= {name for row in METHODS.values() for name in row.loss_settings}
+    else:
+        used |= {name for names in POLICY_KNOBS.values() for name in names}
+        used |= {"dataset", "memory", "no_top"}  # read by `of_method`, which is tested below
     # What --debug does is done by the parser: test_debug_makes_the_run_talk.
     assert fields - used <= {"debug"}
     assert used - fields <= set(), "something reads a setting that does not exist"
+
+
+def test_the_knobs_of_a_memory_are_its_fields() -> None:
+    assert POLICY_KNOBS.keys() == POLICIES.keys()
+    for memory, names in POLICY_KNOBS.items():
+        own = {field.name for field in dataclasses.fields(POLICIES[memory])}
+        assert own - {"compressor"} == {*names}
 
 
 def test_every_script_of_a_field_is_one() -> None:
@@ -406,13 +434,62 @@ def test_every_script_of_a_field_is_one() -> None:
         assert len(field.metadata["help"]) > 10
 
 
-def test_the_method_fills_in_what_the_command_line_leaves_to_it() -> None:
-    left = parse_eval("davis", ["--output", "o"])
-    for method, top, mem_every in (("stcn", 20, 5), ("gsfm", 50, 3)):
-        filled = of_method(left, method)
-        assert (filled.top, filled.mem_every) == (top, mem_every)
-    given = of_method(parse_eval("davis", "--output o --top 0 --mem_every 7".split()), "gsfm")
-    assert (given.top, given.mem_every) == (0, 7)
+@pytest.mark.parametrize(
+    ("method", "script", "top", "mem_every", "memory"),
+    [
+        ("stcn", "davis", 20, 5, "every_n"),
+        ("gsfm", "davis", 50, 3, "every_n"),
+        ("gsfm", "youtube", 50, 3, "every_n"),
+        ("qdmn", "davis", 50, 5, "quality"),
+        ("rde", "davis", 40, 3, "sam"),
+        ("rde", "youtube", 20, 4, "sam"),
+        ("imsfr", "davis", 4, 6, "isogenous"),
+        ("imsfr", "davis_2016", 12, 6, "isogenous"),
+        ("imsfr", "youtube", 20, 3, "isogenous"),
+    ],
+)
+def test_the_method_fills_in_what_the_command_line_leaves_to_it(
+    method: str, script: str, top: int, mem_every: int, memory: str
+) -> None:
+    filled = of_method(parse_eval(script, ["--output", "o"]), method)
+    assert (filled.top, filled.mem_every, filled.memory) == (top, mem_every, memory)
+    given = of_method(parse_eval(script, "--output o --top 0 --mem_every 7".split()), method)
+    assert (given.top, given.mem_every, given.memory) == (0, 7, memory)
+    assert of_method(parse_eval(script, "--output o --no_top".split()), method).top == 0
+
+
+def test_another_memory_does_not_take_the_method_s_numbers() -> None:
+    filled = of_method(parse_eval("davis", "--output o --memory every_n".split()), "qdmn")
+    assert (filled.memory, filled.mem_capacity, filled.top) == ("every_n", None, 50)
+    assert of_method(parse_eval("davis", ["--output", "o"]), "qdmn").mem_capacity == 22
+    asked = parse_eval("davis", "--output o --mem_capacity 0".split())
+    assert of_method(asked, "qdmn").mem_capacity == 0
+    generic = parse_eval("generic", "--output o --dataset youtube".split())
+    assert of_method(generic, "rde").mem_every == 4
+
+
+def test_published_stages_of_the_others() -> None:
+    def stage(method: str, number: str) -> TrainSettings:
+        return parse_one(["--id", "a", "--method", method, "--stage", number])
+
+    rates = [
+        ("qdmn", "0", 2e-5, 14, 160_000), ("qdmn", "1", 1e-5, 8, 250_000),
+        ("qdmn", "2", 1e-5, 8, 150_000), ("rde", "0", 2e-5, 16, 75_000),
+        ("rde", "1", 1e-5, 4, 500_000), ("rde", "2", 2e-5, 8, 75_000),
+        ("rde", "3", 2e-5, 4, 150_000), ("imsfr", "1", 1e-5, 4, 580_000),
+        ("imsfr", "2", 1e-5, 4, 680_000),
+    ]  # fmt: skip
+    for method, number, rate, batch, iterations in rates:
+        settings = stage(method, number)
+        assert (settings.lr, settings.batch_size) == (rate, batch)
+        assert settings.iterations == iterations
+    assert stage("qdmn", "2").steps == [70_000]
+    assert stage("qdmn", "2").jumps == [5, 10, 15, 20, 25, 10, 5]
+    assert stage("qdmn", "2").davis_jumps == [5, 10, 15, 25, 10, 5, 1]
+    assert stage("qdmn", "2").jump_fractions == [0.1, 0.2, 0.3, 0.4, 0.7, 0.9]
+    assert [stage("rde", n).num_frames for n in "0123"] == [3, 5, 5, 5]
+    assert [stage("rde", n).klloss_weight for n in "0123"] == [10, 10, 5, 10]
+    assert (stage("rde", "2").start_warm, stage("rde", "2").end_warm) == (5_000, 17_500)
 
 
 def test_published_stages_of_gsfm() -> None:

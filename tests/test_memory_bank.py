@@ -385,7 +385,7 @@ def gate(policy: QualityGated, qualities: list[float]) -> tuple[MemoryBank, list
 def test_only_good_frames_stay_and_the_one_before_is_read() -> None:
     policy = QualityGated(mem_every=2, quality_threshold=0.8)
     #        annotated, soon, good, soon, bad, bad, good, soon
-    qualities = [0.5, 0.5, 0.45, 0.5, 0.3, 0.4, 0.41, 0.5]
+    qualities = [0.5, 0.5, 0.45, 0.5, 0.3, 0.39, 0.41, 0.5]
     bank, seen = gate(policy, qualities)
     assert seen[1:] == [[0], [0, 1], [0, 2], [0, 2, 3], [0, 2, 4], [0, 2, 5], [0, 2, 6]]
     assert contents(bank) == [0, 2, 6, 7]

@@ -83,7 +83,7 @@ class TrainSettings:
         "from here",
         methods=("rde",),
     )
-    perturb_max: float | None = knob(None, "to here", methods=("rde",))
+    perturb_max: float | None = knob(None, "the other end of that range", methods=("rde",))
     klloss_weight: float = knob(
         10.0, "of the divergence of what a perturbed first mask leaves in memory", methods=("rde",)
     )
