@@ -10,7 +10,7 @@ import torch
 
 from inference_memory_bank import POLICIES, MemoryPolicy
 from model.checkpoint import load_for_evaluation
-from model.features import QueryFeatures
+from model.features import MemoryEntry, QueryFeatures
 from model.matching import aggregate
 from model.memory_bank import MemoryBank
 from model.network import Network
@@ -251,11 +251,14 @@ class InferenceCore:
     def _write(self, frame: _Pending, next_image: torch.Tensor | None) -> None:
         """Encode a frame with its objects, once, and hand each group its own."""
         index = self.frame_index - (next_image is not None)
-        masks = frame.prob[None].to(frame.image.dtype)
-        entry = self.network.encode_memory(frame.image, frame.query, masks, next_image)
+        entry = self._encode(frame, next_image)
         for group in self._groups:
             members = slice(group.first, group.first + group.num_objects)
             self.policy.write(group.bank, entry.of_objects(members), index, frame.is_annotation)
+
+    def _encode(self, frame: _Pending, next_image: torch.Tensor | None) -> MemoryEntry:
+        masks = frame.prob[None].to(frame.image.dtype)
+        return self.network.encode_memory(frame.image, frame.query, masks, next_image)
 
 
 class Sessions:
