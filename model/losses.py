@@ -138,6 +138,7 @@ def segmentation_and_quality_loss(
 
     Its score is to be the IoU of (probability > 0.5) with the truth, both averaged over the slots
     for objects. A slot without an object counts with its score and an IoU of 0, as published.
+    Perturbed first masks, where there are any, count object by object.
     """
     losses = segmentation_loss(outputs, labels, num_objects, share)
     logits, quality = outputs["logits"], outputs["quality"].float()  # (B, T-1, O)
@@ -151,6 +152,11 @@ def segmentation_and_quality_loss(
         losses[f"loss_{t + 1}"] = losses[f"loss_{t + 1}"] + error
         losses[f"quality_{t + 1}"] = error
         total = total + error
+    if "perturbed_quality" in outputs:
+        errors = (outputs["perturbed_quality"] - outputs["perturbed_iou"])[:, 0].float().square()
+        exists = objects[0, :, 0, 0] <= num_objects[:, None]  # (B, O)
+        losses["quality_perturbed"] = (errors * exists).sum() / exists.sum()
+        total = total + losses["quality_perturbed"]
     return {**losses, "total_loss": total}
 
 

@@ -198,9 +198,11 @@ class Model:
         num_objects = num_objects.to(self.device)
 
         with autocast(self.device, self.dtype):
-            outputs = self.unroll(
-                self.network.normalise(images), first_masks, num_objects, self._split(labels[:, 0])
-            )
+            true_masks = None
+            if self.settings.perturb_min is not None:
+                true_masks = self._split(labels[:, 0])
+            normalised = self.network.normalise(images)
+            outputs = self.unroll(normalised, first_masks, num_objects, true_masks)
         share = self.hard_examples.share(self.iteration)
         scalars = self.loss(outputs, labels, num_objects, share)
         logits = outputs["logits"]

@@ -38,14 +38,23 @@ class ClipUnroll(nn.Module):
             images: (B, T, 3, H, W), normalised.
             first_masks: (B, O, H, W) in {0, 1}: the objects on frame 0, as they are remembered.
             num_objects: (B,): objects that a sample really has; the others' probabilities are 0.
-            true_masks: as first_masks, but not perturbed, where these are (RDE).
+            true_masks: as first_masks, but not perturbed, where these are. Then these are what is
+                remembered, and the perturbed ones are for a quality head to learn from.
 
         Returns:
             "logits": float32 (B, T-1, O+1, H, W), aggregated, background first; and what the
             method's losses need besides: "boundary", (B, T-1, O, H, W) logits, "quality",
-            (B, T-1, O) scores.
+            (B, T-1, O) scores, "perturbed_quality" and "perturbed_iou", (B, O).
         """
-        clip = _Clip(self.network, images, first_masks, num_objects)
+        given = first_masks if true_masks is None else true_masks
+        clip = _Clip(self.network, images, given, num_objects)
+        if true_masks is not None and self.network.scores_masks:
+            entry = self.network.encode_memory(images[:, 0], clip.query(0), first_masks)
+            assert entry.quality is not None
+            clip.outputs["perturbed_quality"] = [entry.quality]
+            overlap = (first_masks * true_masks).sum((2, 3))
+            union = first_masks.maximum(true_masks).sum((2, 3))
+            clip.outputs["perturbed_iou"] = [overlap / union.clamp(min=1)]
         entries: list[MemoryEntry] = []
         for t in range(clip.num_frames):
             query = clip.query(t)

@@ -79,11 +79,11 @@ class TrainSettings:
     # --- method
     perturb_min: float | None = knob(
         None,
-        "the first mask is remembered perturbed, down to an IoU with the true one that is drawn "
-        "from here",
-        methods=("rde",),
+        "perturb the first mask, down to an IoU with the true one that is drawn from here: rde "
+        "remembers it so, qdmn's quality head learns from it besides (not published)",
+        methods=("rde", "qdmn"),
     )
-    perturb_max: float | None = knob(None, "the other end of that range", methods=("rde",))
+    perturb_max: float | None = knob(None, "the other end of that range", methods=("rde", "qdmn"))
     klloss_weight: float = knob(
         10.0, "of the divergence of what a perturbed first mask leaves in memory", methods=("rde",)
     )
