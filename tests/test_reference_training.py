@@ -84,10 +84,13 @@ def test_one_step(method: str, variant: str, iteration: int) -> None:
         labels, num_objects, slots = torch.stack([both, first]), torch.tensor([2, 1]), 2
     labels = labels.long()  # (B, T, H, W)
     true_masks = torch.stack([labels[:, 0] == o for o in range(1, slots + 1)], 1).float()
-    first_masks = true_masks.roll(SHIFT, -1) if method == "rde" else true_masks
+    is_perturbed = method == "rde"
+    first_masks = true_masks.roll(SHIFT, -1) if is_perturbed else true_masks
 
     row = METHODS[method]
-    outputs = row.unroll(network)(images, first_masks, num_objects, true_masks)
+    outputs = row.unroll(network)(
+        images, first_masks, num_objects, true_masks if is_perturbed else None
+    )
     share = SCHEDULE.share(iteration)
     losses = row.loss(outputs, labels, num_objects, share)
     losses["total_loss"].backward()

@@ -75,6 +75,9 @@ def score_untrained(method: str, data: Path, folder: Path) -> float:
         ("stcn", "03", ["t_s0", "t_s03"]),
         ("stcn", "012", ["t_s0", "t_s01", "t_s012"]),
         ("gsfm", "03", ["t_s0", "t_s03"]),
+        ("qdmn", "03", ["t_s0", "t_s03"]),
+        ("rde", "03", ["t_s0", "t_s03"]),
+        ("imsfr", "03", ["t_s0", "t_s03"]),
     ],
 )
 def test_a_recipe(data: Path, tmp_path: Path, method: str, stage: str, runs: list[str]) -> None:
@@ -133,7 +136,9 @@ def test_a_finished_recipe_has_nothing_left_to_do(
     assert now["value_encoder.trunk.conv1.weight"].shape[1] == 4
 
 
-# The training commands of the authors' READMEs: what comes after train.py.
+# The training commands of the authors' READMEs: what comes after train.py. RDE's name no method,
+# but flags that only RDE has.
+RDE = "--perturb_max 1 --perturb_min 0.85 --save_interval 10000 --repeat 0"
 PUBLISHED = [
     "--id retrain_s0 --stage 0",
     "--id retrain_s01 --load_network {s0} --stage 1",
@@ -144,15 +149,29 @@ PUBLISHED = [
     # QDMN's, which without its --method trains STCN.
     "--id s0-QDMN --stage 0",
     "--id s03-QDMN --stage 2 --load_network {s0}",
+    "--method qdmn --id s0q --stage 0",
+    "--method qdmn --id s03q --stage 2 --load_network {s0q}",
+    f"--id s0 --stage 0 {RDE} --klloss_weight 10 --start_warm 5000 --end_warm 17500 "
+    "--batch_size 16 --lr 2e-05 --steps 37500 --iterations 75000",
+    f"--id s03 --stage 3 --load_network {{s0r}} {RDE} --klloss_weight 10 --batch_size 4 --lr 2e-05 "
+    "--steps 125000 --iterations 150000",
+    f"--id s1 --stage 1 --load_network {{s0r}} {RDE} --klloss_weight 10 --start_warm 20000 "
+    "--end_warm 70000 --batch_size 4 --lr 1e-05 --steps 400000 --iterations 500000",
+    f"--id s2 --stage 2 --load_network {{s1r}} {RDE} --klloss_weight 5 --decoder_f2_weight 5 "
+    "--decoder_f4_weight 5 --start_warm 5000 --end_warm 17500 --batch_size 8 --lr 2e-05 "
+    "--steps 62500 --iterations 75000",
+    "--method imsfr --id defg --stage 0",
 ]
 
 
 def test_the_published_commands_start(synthetic: Path, tmp_path: Path) -> None:
     weights = {
-        "s0": tmp_path / "retrain_s0" / "retrain_s0_1.pth",
-        "s0g": tmp_path / "s0-GSFM" / "s0-GSFM_1.pth",
-        "s01": tmp_path / "retrain_s01" / "retrain_s01_1.pth",
-    }
+        key: tmp_path / name / f"{name}_1.pth"
+        for key, name in [
+            ("s0", "retrain_s0"), ("s0g", "s0-GSFM"), ("s01", "retrain_s01"), ("s0q", "s0q"),
+            ("s0r", "s0"), ("s1r", "s1"),
+        ]
+    }  # fmt: skip
     for line in PUBLISHED:
         flags = line.format(**weights).split()
         roots = recipe(synthetic, tmp_path, flags[flags.index("--stage") + 1])
@@ -163,6 +182,11 @@ def test_the_published_commands_start(synthetic: Path, tmp_path: Path) -> None:
         places = [flag for flag in roots if flag.endswith("_root")]
         small += [part for flag in places for part in (flag, roots[roots.index(flag) + 1])]
         assert train.main([*flags, *small]) == 0, line
+    methods = {
+        name: torch.load(tmp_path / name / f"{name}_1.pth", weights_only=True)["spec"]["method"]
+        for name in ("s0-QDMN", "s03q", "s0", "s03", "s2", "defg")
+    }
+    assert [*methods.values()] == ["stcn", "qdmn", "rde", "rde", "rde", "imsfr"]
     checkpoint = tmp_path / "s0-QDMN" / "s0-QDMN_checkpoint.pth"
     again = ["--id", "s0-QDMN", "--stage", "0", "--load_model", str(checkpoint)]
     small = "--size tiny --crop_size 32 -b 1 -i 2 --num_workers 0 --device cpu".split()

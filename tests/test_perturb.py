@@ -1,0 +1,79 @@
+"""Perturbed masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.curriculum import find_data, stage_clips
+from datasets.perturb import perturb_mask
+from util.parse_settings import parse_train
+
+
+def disc(size: int = 96) -> np.ndarray:
+    y, x = np.mgrid[:size, :size]
+    return ((y - 50) ** 2 + (x - 44) ** 2 < 25**2).astype(np.uint8)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0.85, 1.0), (0.5, 0.5), (0.2, 0.6)])
+def test_the_iou_falls_under_a_target_in_the_range(lowest: float, highest: float) -> None:
+    mask, found = disc(), []
+    before = mask.copy()
+    for seed in range(40):
+        perturbed = perturb_mask(np.random.default_rng(seed), mask, lowest, highest)
+        assert perturbed.dtype == np.uint8
+        assert {*np.unique(perturbed)} <= {0, 1}
+        found.append(iou(mask, perturbed))
+    assert np.array_equal(mask, before)
+    assert max(found) < highest
+    # Each target is missed by one round's work at most.
+    assert lowest - 0.15 < np.mean(found) < highest
+
+
+def test_draws_depend_on_the_generator_alone() -> None:
+    first, again, other = (
+        perturb_mask(np.random.default_rng(seed), disc(), 0.6, 0.9) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_masks_that_leave_no_choice() -> None:
+    rng = np.random.default_rng(0)
+    empty = np.zeros((40, 40), np.uint8)
+    assert not perturb_mask(rng, empty, 0.5, 1).any()
+    whole = perturb_mask(rng, np.ones((40, 40), np.uint8), 0.9, 0.9)
+    assert iou(whole, np.ones((40, 40), np.uint8)) < 0.9
+    assert perturb_mask(rng, np.ones((1, 1), np.uint8), 0.5, 1).shape == (1, 1)
+
+
+@pytest.mark.parametrize("stage", ["0", "3"])
+def test_samples_bring_the_first_masks_as_they_are_to_be_remembered(
+    synthetic: Path, stage: str
+) -> None:
+    roots = {
+        "0": ["--static_root", str(synthetic / "static")],
+        "3": ["--davis_root", str(synthetic / "DAVIS"), "--yv_root", str(synthetic / "YouTube")],
+    }[stage]
+    for method, is_perturbed in (("stcn", False), ("rde", True)):
+        flags = ["--id", "t", "--method", method, "--stage", stage, "--crop_size", "64", *roots]
+        recipe = parse_train(flags)
+        clips = stage_clips(recipe[0], find_data(recipe)[0], 1)
+        num_differing = 0
+        for index in range(6):
+            sample = clips[0, index]
+            objects = sample.labels[0][None].numpy() == np.array([1, 2])[:, None, None]
+            objects = objects[: len(sample.first_masks)]
+            assert len(sample.first_masks) == (1 if stage == "0" else 2)
+            differs = (sample.first_masks.numpy() != objects).any((1, 2))
+            num_differing += differs.sum()
+            assert not differs[~objects.any((1, 2))].any(), "nothing comes from nothing"
+            if is_perturbed:
+                assert len(sample.images) == (3 if stage == "0" else 5)
+        assert (num_differing > 3) == is_perturbed
