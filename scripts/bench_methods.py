@@ -2,8 +2,8 @@
 
     python scripts/bench_methods.py --frames 1000 --output out/methods
 
-Networks have fresh weights, which cost what trained ones do, and each remembers as it was published
-(solid lines) and with at most --mem_capacity frames (dashed). Every method runs in a process of its
+Networks have fresh weights, which cost what trained ones do. Each remembers as it was published
+(solid lines) and, where that grows, with at most --mem_capacity frames (dashed). Every method runs in a process of its
 own. Writes methods.json and methods.png.
 """
 
@@ -61,7 +61,11 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(measure(arguments, method, int(capacity) or None)))
         return 0
     given = sys.argv[1:] if argv is None else argv
-    runs = [(m, c) for m in arguments.methods for c in (0, arguments.mem_capacity)]
+    runs = []
+    for method in arguments.methods:
+        published = of_method(EvalSettings(), method)
+        is_capped = published.mem_capacity or published.memory == "sam"
+        runs += [(method, 0)] + [(method, arguments.mem_capacity)] * (not is_capped)
     rows = []
     for method, capacity in progressbar.progressbar(runs, redirect_stdout=True):
         command = [sys.executable, __file__, *given, "--child", method, str(capacity)]

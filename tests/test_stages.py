@@ -21,7 +21,7 @@ from scripts import evaluate, make_synthetic
 from util.parse_settings import parse_train
 
 ROOT = Path(__file__).resolve().parents[1]
-ITERATIONS = 300
+ITERATIONS = {"stcn": 300, "gsfm": 200, "qdmn": 200, "rde": 200, "imsfr": 200}
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(data: Path, saves: Path, stage: str, method: str = "stcn") -> list[str]:
+    iterations = ITERATIONS[method]
     flags = [
         "--method", method, "--id", "t", "--stage", stage, "--save_dir", str(saves),
         "--size", "tiny",
-        "--trunk_weights", "none", "-i", str(ITERATIONS), "--global_batch", "8", "-b", "4",
-        "--crop_size", "64", "--lr", "3e-3", "--steps", str(ITERATIONS - 60),
+        "--trunk_weights", "none", "-i", str(iterations), "--global_batch", "8", "-b", "4",
+        "--crop_size", "64", "--lr", "3e-3", "--steps", str(iterations - 60),
         "--report_interval", "1", "--num_workers", "1", "--no_amp", "--device", "cpu",
         "--start_warm", "100", "--end_warm", "600",
     ]  # fmt: skip
@@ -101,7 +102,7 @@ def test_a_recipe(data: Path, tmp_path: Path, method: str, stage: str, runs: lis
         )
         ious = [line["iou"] for line in lines]
         assert np.mean(ious[-20:]) > np.mean(ious[:20])
-    final = saves / runs[-1] / f"{runs[-1]}_{ITERATIONS}.pth"
+    final = saves / runs[-1] / f"{runs[-1]}_{ITERATIONS[method]}.pth"
     assert (
         score(final, data, tmp_path / "masks") > score_untrained(method, data, tmp_path / "u") + 0.1
     )
