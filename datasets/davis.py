@@ -7,6 +7,7 @@ Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object 
 from __future__ import annotations
 
 import os
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -42,20 +43,27 @@ def davis_2017(
     return _read(base, listing, is_binary=False, shorter_side=shorter_side)
 
 
-def davis_2016(root: Path, shorter_side: int | None = None) -> list[Video]:
-    """The validation videos of DAVIS 2016: one object each, label 255 in grey masks.
+def davis_2016(root: Path, split: str = "val", shorter_side: int | None = None) -> list[Video]:
+    """The videos of a split of DAVIS 2016: one object each, label 255 in grey masks.
 
     Args:
         root: the folder 2016/ with JPEGImages/ and Annotations/ inside, or the one above it. The
             list is ImageSets/2016/val.txt beside them, or, as the published scripts have it,
             ../2017/trainval/ImageSets/2016/val.txt.
+        split: "val" or "train". RDE's published command says "testdev", which DAVIS 2016 does not
+            have: that is taken for "val", with a warning.
         shorter_side: of the frames as they are segmented; None: as they are.
 
     Raises:
         FileNotFoundError: a folder or the list is not where it is expected.
-        ValueError: all that is wrong with the videos.
+        ValueError: no such split, or all that is wrong with the videos.
     """
-    return _read(*find_2016(root), is_binary=True, shorter_side=shorter_side)
+    if split in ("testdev", "test-dev"):
+        warnings.warn("DAVIS 2016 has no test-dev: its val is segmented.", stacklevel=2)
+        split = "val"
+    if split not in ("val", "train"):
+        raise ValueError(f"there is no split {split} of DAVIS 2016: choose from val, train")
+    return _read(*find_2016(root, split), is_binary=True, shorter_side=shorter_side)
 
 
 def find_2017(root: Path, split: str) -> tuple[Path, Path]:
