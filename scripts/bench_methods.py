@@ -3,8 +3,8 @@
     python scripts/bench_methods.py --frames 1000 --output out/methods
 
 Networks have fresh weights, which cost what trained ones do. Each remembers as it was published
-(solid lines) and, where that grows, with at most --mem_capacity frames (dashed). Every method runs in a process of its
-own. Writes methods.json and methods.png.
+(solid lines) and, where that grows, with at most --mem_capacity frames (dashed). Every method runs
+in a process of its own. Writes methods.json and methods.png.
 """
 
 from __future__ import annotations

@@ -50,7 +50,14 @@ MEMORIES: dict[str, dict[str, Any]] = {
 # Share of a mask's extent by which a damaged one is moved, and the IoU that it is brought under.
 _SHIFT = 0.5
 _DAMAGE = (0.2, 0.6)
-Scored = list[tuple[float, float]]  # (score of the head, true IoU)
+
+
+class Scored(NamedTuple):
+    """A mask that was encoded."""
+
+    score: float  # of the head
+    iou: float  # with the truth
+    is_damaged: bool
 
 
 class LabelledFrame(NamedTuple):
@@ -73,21 +80,22 @@ class DamagingCore(InferenceCore):
     probability: float = 0.0
     rng: np.random.Generator
     truth: np.ndarray  # of the frame at hand, (H, W) labels
-    scored: Scored
+    scored: list[Scored]
 
     def _encode(self, frame: Any, next_image: torch.Tensor | None) -> MemoryEntry:
         if frame.is_annotation:
             return super()._encode(frame, next_image)
         prob, padding = frame.prob.clone(), padding_of(*self.truth.shape)
-        for number in range(len(self.labels)):
-            if self.rng.random() < self.probability:
-                prob[number] = damage(self.rng, prob[number])
+        is_damaged = self.rng.random(len(self.labels)) < self.probability
+        for at in np.flatnonzero(is_damaged):
+            prob[at] = damage(self.rng, prob[at])
         entry = super()._encode(dataclasses.replace(frame, prob=prob), next_image)
         if entry.quality is not None:
             for number, label in enumerate(self.labels):
                 mask = unpad(prob[number], padding).cpu().numpy() > 0.5
                 iou = region_similarity(mask, self.truth == label)
-                self.scored.append((entry.quality[0, number].item(), iou))
+                score = entry.quality[0, number].item()
+                self.scored.append(Scored(score, iou, bool(is_damaged[number])))
         return entry
 
 
@@ -115,7 +123,7 @@ def read_frames(video: Video, annotations: Path, sessions: Sessions) -> Iterator
 
 def segment(
     sessions: Sessions, video: Video, annotations: Path, probability: float, seed: int
-) -> tuple[list[float], Scored]:
+) -> tuple[list[float], list[Scored]]:
     """J of every object and frame after the first, and the scores of what was written."""
     core = sessions.start(len(video), len(video.labels))
     assert isinstance(core, DamagingCore)
@@ -137,7 +145,7 @@ def segment(
     return similarities, core.scored
 
 
-def rank_correlation(pairs: Scored) -> float:
+def rank_correlation(pairs: list[tuple[float, float]]) -> float:
     """Spearman's: the correlation of the ranks; equal values share their mean rank."""
     ranks = []
     for values in np.array(pairs).T:
@@ -168,8 +176,11 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"rank correlation of score and IoU: {result['rank_correlation']:.3f}")
-    print(f"  over {result['num_masks']} masks of {result['num_videos']} videos")
+    print(
+        f"rank correlation of score and IoU: {result['rank_correlation']:.3f} over all "
+        f"{result['num_masks']} masks of {result['num_videos']} videos, "
+        f"{result['rank_correlation_undamaged']:.3f} over the undamaged ones"
+    )
     print("mean J    damaged: " + "  ".join(f"{row['rate']:5.2f}" for row in result["rows"]))
     for name in MEMORIES:
         print(f"{name:20}" + "  ".join(f"{row[name]:5.3f}" for row in result["rows"]))
@@ -196,7 +207,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         memories[name] = Sessions(settings, DamagingCore)
     runs = [(rate, seed) for rate in arguments.rates for seed in range(arguments.seeds)]
     means: dict[tuple[str, float], list[float]] = {}
-    scored: Scored = []
+    scored: list[Scored] = []
     bar = progressbar.ProgressBar(max_value=len(runs) * len(memories) * len(videos))
     for rate, seed in runs:
         for name, sessions in memories.items():
@@ -213,7 +224,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     return {
         "settings": {name: str(value) for name, value in vars(arguments).items()},
-        "rank_correlation": rank_correlation(scored),
+        "rank_correlation": rank_correlation([(s.score, s.iou) for s in scored]),
+        "rank_correlation_undamaged": rank_correlation(
+            [(s.score, s.iou) for s in scored if not s.is_damaged]
+        ),
         "num_masks": len(scored),
         "num_videos": len(videos),
         "rows": rows,
@@ -224,8 +238,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def draw(result: dict[str, Any], path: Path) -> None:
     """Scores against IoU, and J against the share of damaged memory."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    scores, ious = np.array(result["scored"]).T
-    left.scatter(ious, scores, s=4, alpha=0.3, linewidths=0)
+    scores, ious, is_damaged = np.array(result["scored"]).T
+    for damaged, name in ((0, "the network's own"), (1, "damaged")):
+        chosen = is_damaged == damaged
+        left.scatter(ious[chosen], scores[chosen], s=4, alpha=0.3, linewidths=0, label=name)
+    left.legend(markerscale=3)
     left.set(xlabel="true IoU of a mask", ylabel="score of the quality head")
     left.set_title(f"rank correlation {result['rank_correlation']:.2f}")
     rates = [row["rate"] for row in result["rows"]]

@@ -164,8 +164,8 @@ class EvalSettings:
     )
     split: str = knob(
         "val",
-        "part of the data set: val, train or test-dev of DAVIS (2016 has no test-dev), valid or test "
-        "of YouTube-VOS",
+        "part of the data set: val, train or test-dev of DAVIS (2016 has no test-dev), valid or "
+        "test of YouTube-VOS",
         only=("davis", "davis_2016", "youtube"),
     )
     size: int = knob(
