@@ -211,8 +211,8 @@ def test_a_flag_of_another_script_names_it(capsys: pytest.CaptureFixture[str]) -
     assert "--output_all does nothing in eval_davis.py; it belongs to eval_youtube.py." in said
     said = eval_refusal(capsys, "youtube", "--output", "o", "-b", "3")
     assert "-b does nothing in eval_youtube.py; it belongs to train.py." in said
-    said = eval_refusal(capsys, "davis_2016", "--output", "o", "--split", "val")
-    assert "it belongs to eval_davis.py, eval_youtube.py." in said
+    said = eval_refusal(capsys, "generic", "--output", "o", "--split", "val")
+    assert "it belongs to eval_davis.py, eval_davis_2016.py, eval_youtube.py." in said
     said = train_refusal(capsys, "--id", "a", "--davispath", "x")
     assert "did you mean --davis_path (of eval_davis.py)?" in said
 

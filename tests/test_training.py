@@ -142,9 +142,10 @@ def test_what_the_files_tell(start: Train, tmp_path: Path) -> None:
         assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?" if describe_commit() else "", record["git"])
         assert record["iteration"] == iteration
         assert {"command", "time", "python", "torch", "machine"} <= record.keys()
-        assert content["spec"] == {"method": "stcn", "size": "tiny", "is_single_object": True}
-    spec, _ = read_weights(tmp_path / "saves" / "told" / "told_2.pth")
-    assert spec.size == "tiny"
+        spec = {"method": "stcn", "size": "tiny", "is_single_object": True, "repeat": 0}
+        assert content["spec"] == spec
+    found, _ = read_weights(tmp_path / "saves" / "told" / "told_2.pth")
+    assert found.size == "tiny"
 
 
 def test_the_log_averages_over_its_interval(start: Train, tmp_path: Path) -> None:
