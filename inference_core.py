@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from inference_memory_bank import POLICIES, MemoryPolicy
+from inference_memory_bank import POLICIES, MemoryPolicy, SamCompression
 from model.checkpoint import load_for_evaluation
 from model.features import MemoryEntry, QueryFeatures
 from model.matching import aggregate
@@ -52,7 +52,7 @@ class InferenceCore:
         top_k: rows of memory that a position reads; None for all.
         num_frames: length of the video, where known: the bank is then allocated once.
         kernel_sigma: weigh each row of memory by a Gaussian around its best position; None for not.
-        num_objects: objects that the whole video has, where known; see InferenceCoreYV.
+        num_objects: objects that the whole video has; see InferenceCoreYV.
     """
 
     takes_later_masks = False
@@ -120,6 +120,8 @@ class InferenceCore:
         """Whether nothing would be remembered of the next frame, nor of the one before by it: where
         nobody wants its masks either, `skip` it."""
         is_idle = self._pending is None and not self._is_over
+        if self.labels and self.network.key_encoder.needs_prior:
+            return False  # the frame after looks at this one's masks
         return is_idle and not self._wants_memory(self.frame_index + 1)
 
     def skip(self) -> None:
@@ -284,6 +286,8 @@ class Sessions:
         """A core for the next video, of this length and so many objects in all where known."""
         sigma = KERNEL_SIGMA if self.settings.use_km else None
         top_k = self.settings.top or None
+        if self.settings.dataset != "youtube":
+            num_objects = None
         return self.core_type(self.network, self.policy, top_k, num_frames, sigma, num_objects)
 
 
@@ -299,7 +303,8 @@ def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:
         lacking = "a head that scores masks, as qdmn has"
     if settings.memory == "sam":
         options["compressor"] = network.compressor
-        if network.compressor is None:
+        is_learned = (settings.mode or SamCompression.mode).endswith("compress")
+        if network.compressor is None and is_learned:
             lacking = "a compressor of memory frames, as rde has"
     if lacking:
         raise ValueError(f"--memory {settings.memory} needs {lacking}: {method} has none.")

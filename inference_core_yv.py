@@ -38,10 +38,10 @@ class InferenceCoreYV(InferenceCore):
         return prob
 
     def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:
-        """As published for YouTube-VOS: of the softmax of what are probabilities already.
-
-        Objects still to come (`num_objects`) take part with a probability of 0.
-        """
-        num_to_come = max((self.num_objects or 0) - len(self.labels), 0)
-        to_come = prob.new_zeros(num_to_come, *prob.shape[1:])
-        return super()._make_prior(torch.softmax(torch.cat([prob, to_come]), 0))
+        """With `num_objects` as published for YouTube-VOS: of the softmax of what are probabilities
+        already, in which objects still to come take part with a probability of 0."""
+        if self.num_objects is not None:
+            num_to_come = max(self.num_objects - len(self.labels), 0)
+            to_come = prob.new_zeros(num_to_come, *prob.shape[1:])
+            prob = torch.softmax(torch.cat([prob, to_come]), 0)
+        return super()._make_prior(prob)

@@ -124,11 +124,13 @@ class IsogenousSampling(EveryN):
 
     sample_from: int = 10
     sample_share: float = 0.6
-    sample_keep: str = "1,-5:"
+    sample_keep: str = "0:2,-5:"
     sample_seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sample_from < 0 or self.sample_seed < 0:
+            raise ValueError("sample_from and sample_seed must be 0 or more.")
         if not 0 < self.sample_share <= 1:
             raise ValueError(f"sample_share must lie in (0, 1]; it is {self.sample_share}.")
         _positions(self.sample_keep, 100)
@@ -178,6 +180,13 @@ class QualityGated(MemoryPolicy):
     quality_threshold: float = 0.8
     quality_reference: str = "annotation"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.quality_threshold <= 1:
+            raise ValueError(
+                f"quality_threshold must lie in [0, 1]; it is {self.quality_threshold}."
+            )
+
     @property
     def num_reserved(self) -> int:
         """See MemoryPolicy."""
@@ -214,8 +223,8 @@ class QualityGated(MemoryPolicy):
         if is_annotation:
             bank.reference_quality = None if is_predicted else quality
             return 1.0
-        if bank.reference_quality is None:
-            bank.reference_quality = quality
+        # A score of 0 is no measure: the first one above it is.
+        bank.reference_quality = bank.reference_quality or quality
         return quality / bank.reference_quality if bank.reference_quality else 0.0
 
     def _choose_leaver(self, bank: MemoryBank) -> Slot:
@@ -282,7 +291,7 @@ class SamCompression(MemoryPolicy):
             self._make_room(bank)
             bank.append(entry, frame_index, is_annotation=is_annotation)
         else:  # the latest frame takes its turn
-            bank.append(entry, frame_index, is_temporary=not is_first)
+            bank.append(entry, frame_index, not is_first, is_annotation)
         if self._compresses:
             assert self.compressor is not None
             before = bank.embedding

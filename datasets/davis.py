@@ -7,7 +7,7 @@ Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object 
 from __future__ import annotations
 
 import os
-import warnings
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def davis_2016(root: Path, split: str = "val", shorter_side: int | None = None) 
         ValueError: no such split, or all that is wrong with the videos.
     """
     if split in ("testdev", "test-dev"):
-        warnings.warn("DAVIS 2016 has no test-dev: its val is segmented.", stacklevel=2)
+        print("warning: DAVIS 2016 has no test-dev: its val is segmented.", file=sys.stderr)
         split = "val"
     if split not in ("val", "train"):
         raise ValueError(f"there is no split {split} of DAVIS 2016: choose from val, train")

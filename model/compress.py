@@ -13,6 +13,13 @@ from torch import nn
 from model.features import MemoryEntry
 
 
+class _Halve(nn.Module):
+    """Max-pool (B, C, T, h, w) by 2 in space; MPS knows no MaxPool3d in older releases of torch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+
+
 class NonLocal(nn.Module):
     """Every position of both frames sees every (pooled) one; no softmax (Wang et al., CVPR 2018).
 
@@ -24,8 +31,8 @@ class NonLocal(nn.Module):
         super().__init__()
         inner = channels // 2
         self.theta = nn.Conv3d(channels, inner, 1)
-        self.phi = nn.Sequential(nn.Conv3d(channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
-        self.g = nn.Sequential(nn.Conv3d(channels, inner, 1), nn.MaxPool3d((1, 2, 2)))
+        self.phi = nn.Sequential(nn.Conv3d(channels, inner, 1), _Halve())
+        self.g = nn.Sequential(nn.Conv3d(channels, inner, 1), _Halve())
         self.W = nn.Conv3d(inner, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -33,7 +40,8 @@ class NonLocal(nn.Module):
         theta = self.theta(x)  # (B, C/2, 2, h, w)
         phi, g = self.phi(x).flatten(2), self.g(x).flatten(2)  # (B, C/2, M)
         # theta^T (phi g^T) is (theta^T phi) g^T without the (2hw, M) affinities.
-        mixed = phi @ g.transpose(1, 2) / phi.shape[2]  # (B, C/2, C/2)
+        # Divided first: a sum over all positions can overflow half precision.
+        mixed = (phi / phi.shape[2]) @ g.transpose(1, 2)  # (B, C/2, C/2)
         y = mixed.transpose(1, 2) @ theta.flatten(2)  # (B, C/2, 2hw)
         return self.W(y.unflatten(2, theta.shape[2:])) + x
 

@@ -108,8 +108,9 @@ def _log_kernel(best: torch.Tensor, positions: slice, kernel: Kernel) -> torch.T
     width, sigma = kernel
     at = torch.arange(positions.start, positions.stop, device=best.device)[None, :, None]
     best = best[:, None]
-    squares = (at // width - best // width).square() + (at % width - best % width).square()
-    return squares / (-2 * sigma**2)
+    squares = ((at // width).float() - (best // width).float()).square_()
+    squares += ((at % width).float() - (best % width).float()).square_()
+    return squares.div_(-2 * sigma**2)
 
 
 def gather_rows(value: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -139,11 +139,9 @@ class Network(nn.Module):
             return readout
         assert memory.first is not None
         assert memory.latest is not None
-        return self.relations(
-            readout,
-            self._read_rows(memory.first, query, num_objects),
-            self._read_rows(memory.latest, query, num_objects),
-        )
+        first = self._read_rows(memory.first, query, num_objects)
+        latest = self._read_rows(memory.latest, query, num_objects)
+        return _in_passes(self.relations, readout, first, latest)
 
     def _read_rows(
         self,

@@ -19,6 +19,7 @@ import torch
 
 from model.checkpoint import FORMAT, read_file, save_network, write_file
 from model.model import Model
+from model.network import NetworkSpec
 from util.devices import gather_over_ranks
 from util.hyper_para import TrainSettings
 from util.provenance import list_changes
@@ -172,12 +173,13 @@ def resume(model: Model, path: Path | str) -> None:
     """
     content = read_file(path)
     _check(content, path)
-    if content["spec"] != asdict(model.network.spec):
+    # What older code did not know was as its default is now.
+    if {**asdict(NetworkSpec()), **content["spec"]} != asdict(model.network.spec):
         raise ValueError(
             f"{path} holds another network ({content['spec']}) than the one asked for "
             f"({asdict(model.network.spec)}): give the same --method, --size and --stage."
         )
-    then, now = content["record"]["settings"], asdict(model.settings)
+    then, now = {**asdict(TrainSettings()), **content["record"]["settings"]}, asdict(model.settings)
     counted = {name: model.record.get(name) for name in ("clips_per_update", "num_samples")}
     differing = list_changes(content["record"], counted, ())
     may_change = _MAY_CHANGE

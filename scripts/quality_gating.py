@@ -205,7 +205,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             **options,
         )
         memories[name] = Sessions(settings, DamagingCore)
-    runs = [(rate, seed) for rate in arguments.rates for seed in range(arguments.seeds)]
+    # Without damage nothing is random.
+    runs = [(r, seed) for r in arguments.rates for seed in range(arguments.seeds if r else 1)]
     means: dict[tuple[str, float], list[float]] = {}
     scored: list[Scored] = []
     bar = progressbar.ProgressBar(max_value=len(runs) * len(memories) * len(videos))

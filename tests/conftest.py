@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
 from scripts import make_synthetic
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Workers whose threads share the cores run many times slower; so would the processes they start.
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 NUM_FRAMES = 11  # the least that the YouTube layout takes
 HEIGHT, WIDTH = 48, 68  # neither a multiple of 16 (the padded 68) nor square

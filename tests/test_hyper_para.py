@@ -263,11 +263,24 @@ def test_flags_of_other_stages_are_refused(capsys: pytest.CaptureFixture[str]) -
 def test_flags_of_one_method() -> None:
     """Without --method they choose it, as RDE's published commands need; beside another they are
     refused."""
-    settings = parse_one(["--id", "s0", "--stage", "0", "--perturb_max", "1", "--repeat", "0"])
+    settings = parse_one("--id s0 --stage 0 --perturb_max 1 --repeat 0".split())
     assert settings.method == "rde"
     assert (settings.perturb_min, settings.perturb_max) == (0.85, 1)
     assert parse_one(["--id", "s0"]).method == "stcn"
     assert parse_one(["--id", "s0"]).perturb_min is None
+    both = "--id a --stage 3 --perturb_min 0.9 --perturb_max 1 --repeat 0".split()
+    assert parse_one(both).method == "rde"
+    assert parse_one([*both[:-2], "--method", "qdmn"]).method == "qdmn"
+
+
+def test_davis_jumps_beside_others() -> None:
+    sevens = ["7"] * 7
+    recipe = parse_train(
+        ["--id", "a", "--method", "qdmn", "--stage", "03", "--davis_jumps", *sevens]
+    )
+    assert recipe[1].davis_jumps == [7] * 7
+    settings = parse_one("--id a --method qdmn --stage 3 --jumps 5 9 --jump_fractions 0.5".split())
+    assert (settings.jumps, settings.davis_jumps) == ([5, 9], [])
 
 
 @pytest.mark.parametrize(
@@ -309,7 +322,16 @@ def test_flags_of_one_method() -> None:
             "--klloss_weight does nothing with --method stcn, but with rde",
         ),
         ("--id a --method xmem", "There is no --method xmem: choose from stcn, gsfm, qdmn, rde"),
-        ("--id a --perturb_min 0.9 --perturb_max 0.8", "--perturb_min 0.9 and --perturb_max 0.8"),
+        (
+            "--id a --method rde --perturb_min 0.9 --perturb_max 0.8",
+            "--perturb_min 0.9 and --perturb_max 0.8 must rise, from 0 to 1",
+        ),
+        ("--id a --method qdmn --perturb_min 0.9", "--perturb_max belong together: give both"),
+        (
+            "--id a --perturb_min 0.9 --perturb_max 1",
+            "--perturb_min does nothing with --method stcn, but with rde and qdmn: say which",
+        ),
+        ("--id a --stage 0 --decoder_f2_weight 3", "--decoder_f2_weight does nothing in stage 0"),
         ("--id a --repeat -1", "--repeat must be 0 or more"),
         ("--id a --klloss_weight nan", "--klloss_weight must be a number from 0 up"),
         ("--id a --stage 3 --davis_jumps 1 2", "There must be as many --davis_jumps as --jumps: 6"),

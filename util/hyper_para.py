@@ -88,10 +88,16 @@ class TrainSettings:
         10.0, "of the divergence of what a perturbed first mask leaves in memory", methods=("rde",)
     )
     decoder_f2_weight: float = knob(
-        10.0, "of the divergence of what the embedding gives in frame 2", methods=("rde",)
+        10.0,
+        "of the divergence of what the embedding gives in frame 2",
+        only=("1", "2", "3"),
+        methods=("rde",),
     )
     decoder_f4_weight: float = knob(
-        10.0, "of the divergence of what the embedding gives in frame 4", methods=("rde",)
+        10.0,
+        "of the divergence of what the embedding gives in frame 4",
+        only=("1", "2", "3"),
+        methods=("rde",),
     )
     repeat: int = knob(
         0, "squeeze-and-excitation blocks in the memory's compressor", methods=("rde",)
@@ -177,7 +183,7 @@ class EvalSettings:
     dataset: Literal["davis", "davis_2016", "youtube"] = knob(
         "davis", "whose published settings a method takes where it has several", only=("generic",)
     )
-    memory: Literal["", "every_n", "quality", "sam", "isogenous"] = knob(
+    memory: str = knob(
         "",
         "what is remembered: every n-th frame, those of good quality (qdmn), all in one embedding "
         "(rde), or a random part of every n-th for each read; docs/methods.md explains them",
@@ -215,7 +221,7 @@ class EvalSettings:
     sample_keep: str = knob(
         "",
         "(isogenous) stored frames always read, as Python's indices and slices, such as 1,-5: for "
-        "the second and the last five",
+        "the second and the last five (with = where a minus comes first: --sample_keep=-5:)",
     )
     sample_seed: int | None = knob(None, "(isogenous) seed of the draws")
 
@@ -370,7 +376,7 @@ EVAL_METHOD_PRESETS: dict[str | tuple[str, str], dict[str, Any]] = {
     },
     "rde": {"memory": "sam", "top": 40, "mem_every": 3, "mode": "two-frames-compress"},
     ("rde", "youtube"): {"top": 20, "mem_every": 4},
-    "imsfr": {"memory": "isogenous", "top": 4, "mem_every": 6},
+    "imsfr": {"memory": "isogenous", "top": 4, "mem_every": 6, "sample_keep": "1,-5:"},
     ("imsfr", "davis_2016"): {
         "top": 12,
         "sample_from": 8,

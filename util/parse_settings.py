@@ -58,12 +58,17 @@ def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
 
 def _pick_method(given: dict[str, Any], parser: argparse.ArgumentParser) -> str:
     """The method asked for; without one, that of a flag which only one method has."""
-    for f in dataclasses.fields(TrainSettings):
+    owned = [f for f in dataclasses.fields(TrainSettings) if f.metadata["methods"]]
+    owned = [f for f in owned if f.name in given]
+    for f in sorted(owned, key=lambda f: len(f.metadata["methods"])):
         owners = f.metadata["methods"]
-        if f.name in given and owners and given.setdefault("method", owners[0]) not in owners:
+        if len(owners) == 1:
+            given.setdefault("method", owners[0])
+        if given.get("method") not in owners:
+            asked = given.get("method", TrainSettings.method)
             parser.error(
-                f"--{f.name} does nothing with --method {given['method']}, but with "
-                f"{', '.join(owners)}."
+                f"--{f.name} does nothing with --method {asked}, but with {' and '.join(owners)}: "
+                "say which with --method."
             )
     method = given.setdefault("method", TrainSettings.method)
     if method not in METHOD_PRESETS:
@@ -73,6 +78,8 @@ def _pick_method(given: dict[str, Any], parser: argparse.ArgumentParser) -> str:
 
 def _stage_settings(method: str, stage: str, given: dict[str, Any]) -> TrainSettings:
     values = {**METHOD_PRESETS[method], **STAGE_PRESETS[method, stage]}
+    if "jumps" in given:  # DAVIS' own were chosen beside the preset's
+        values.pop("davis_jumps", None)
     if given.get("debug"):
         values |= DEBUG_PRESET
     # A copy, since a preset's lists would be shared with it.
@@ -206,6 +213,8 @@ def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
 
 
 def _check_jumps(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
+    if settings.stage == "0":
+        return
     jumps, fractions = settings.jumps, settings.jump_fractions
     if len(jumps) != len(fractions) + 1:
         parser.error(
@@ -222,7 +231,9 @@ def _check_jumps(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
 
 def _check_perturbation(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
     low, high = settings.perturb_min, settings.perturb_max
-    if (low is None) != (high is None) or not 0 <= (low or 0) <= (1 if high is None else high) <= 1:
+    if (low is None) != (high is None):
+        parser.error("--perturb_min and --perturb_max belong together: give both.")
+    if low is not None and high is not None and not 0 <= low <= high <= 1:
         parser.error(f"--perturb_min {low} and --perturb_max {high} must rise, from 0 to 1.")
     for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight"):
         if not 0 <= getattr(settings, name) < math.inf:
@@ -238,6 +249,10 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         parser.error("--mem_every must be at least 1, or 0 for the method's own.")
     if settings.top < -1:
         parser.error("--top must be 0 (all rows) or more, or -1 for the method's own.")
+    if settings.memory and settings.memory not in POLICY_KNOBS:
+        parser.error(
+            f"There is no --memory {settings.memory}: choose from {', '.join(POLICY_KNOBS)}."
+        )
     if settings.no_top and settings.top > 0:
         parser.error(f"--no_top and --top {settings.top} contradict each other.")
     if settings.mem_capacity is not None and settings.mem_capacity < 0:

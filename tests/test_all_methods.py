@@ -1,0 +1,175 @@
+"""What holds for a video whatever the method: late objects, corrections, skips, long videos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import model.network
+from inference_core import InferenceCore, make_policy
+from inference_core_yv import InferenceCoreYV
+from inference_memory_bank import MemoryPolicy, QualityGated
+from model.features import MemoryEntry
+from model.memory_bank import MemoryBank
+from model.methods import METHODS
+from model.network import Network
+from tests.test_network import tiny_network
+from util.hyper_para import POLICY_KNOBS, EvalSettings
+from util.parse_settings import of_method
+from util.reference import reference_clip, reference_masks
+
+NUM_FRAMES, HEIGHT, WIDTH = 14, 40, 56
+FRAMES = reference_clip(NUM_FRAMES, HEIGHT, WIDTH, seed=4)
+DISCS = reference_masks(NUM_FRAMES, 3, HEIGHT, WIDTH)
+
+each_method = pytest.mark.parametrize("method", [*METHODS])
+
+
+def ready(method: str, **asked: object) -> tuple[Network, MemoryPolicy]:
+    network = tiny_network(method=method).for_inference(torch.device("cpu"), torch.float32)
+    return network, make_policy(network, of_method(EvalSettings(**asked), method))  # type: ignore[arg-type]
+
+
+def masks_on(given: dict[int, list[int]], t: int) -> dict[int, torch.Tensor] | None:
+    return {o: DISCS[o - 1, t] for o in given[t]} if t in given else None
+
+
+def run(
+    core: InferenceCore,
+    given: dict[int, list[int]],
+    is_wanted: Callable[[int], bool] = lambda _: True,
+) -> dict[int, torch.Tensor]:
+    """Probabilities of the frames that are wanted; others are skipped where that is possible."""
+    probs = {}
+    for t in range(NUM_FRAMES):
+        if not is_wanted(t) and t not in given and core.can_skip():
+            core.skip()
+            continue
+        probs[t] = core.step(FRAMES[t], masks_on(given, t), is_last=t == NUM_FRAMES - 1)
+    return probs
+
+
+@each_method
+@pytest.mark.parametrize("memory", ["", "every_n", "isogenous"])
+def test_skipped_frames_change_nothing(method: str, memory: str) -> None:
+    network, policy = ready(method, memory=memory)
+    given = {0: [1], 4: [2]}
+    full = run(InferenceCoreYV(network, policy, 5), given)
+    core = InferenceCoreYV(network, policy, 5)
+    part = run(core, given, lambda t: t % 5 == 0)
+    assert (len(part) < NUM_FRAMES) == (method != "qdmn"), "whose next frame looks at each mask"
+    for t, prob in part.items():
+        torch.testing.assert_close(prob, full[t], rtol=1e-4, atol=1e-5)
+
+
+@each_method
+def test_both_cores_agree_where_all_objects_start_together(method: str) -> None:
+    network, policy = ready(method)
+    plain, later = (kind(network, policy, 5) for kind in (InferenceCore, InferenceCoreYV))
+    one, other = run(plain, {0: [1, 2]}), run(later, {0: [1, 2]})
+    for t in range(NUM_FRAMES):
+        torch.testing.assert_close(one[t], other[t], rtol=1e-4, atol=1e-5)
+
+
+@each_method
+def test_a_late_object_and_a_correction(method: str) -> None:
+    """What is given on frame 6 shows there, changes what follows, and nothing before."""
+    network, policy = ready(method)
+    before = run(InferenceCoreYV(network, policy, 5), {0: [1]})
+    late = run(InferenceCoreYV(network, policy, 5), {0: [1], 6: [2]})
+    corrected = run(InferenceCoreYV(network, policy, 5), {0: [1], 6: [1]})
+    for t in range(6):
+        torch.testing.assert_close(late[t], before[t])
+        torch.testing.assert_close(corrected[t], before[t])
+    assert len(late[6]) == len(late[13]) == 3
+    assert torch.equal(late[6].argmax(0) == 2, DISCS[1, 6] > 0)
+    assert (corrected[6] - before[6]).abs().max() > 0.1
+    assert (corrected[8] - before[8]).abs().max() > 1e-6
+
+
+@each_method
+def test_sessions_do_not_share_what_they_saw(method: str) -> None:
+    network, policy = ready(method)
+    alone = run(InferenceCoreYV(network, policy, 5), {0: [1, 2], 5: [3]})
+    other = InferenceCoreYV(network, policy, 5)
+    other.step(FRAMES[3].flip(2), {1: DISCS[2, 3]})
+    core = InferenceCoreYV(network, policy, 5)
+    for t in range(NUM_FRAMES):
+        prob = core.step(FRAMES[t], masks_on({0: [1, 2], 5: [3]}, t), t == NUM_FRAMES - 1)
+        torch.testing.assert_close(prob, alone[t])
+        other.step(FRAMES[t].flip(1))
+
+
+@each_method
+def test_nothing_comes_after_the_last_frame(method: str) -> None:
+    network, policy = ready(method)
+    core = InferenceCore(network, policy, 5)
+    core.step(FRAMES[0], {1: DISCS[0, 0]}, is_last=True)
+    assert not core.can_skip()
+    with pytest.raises(
+        ValueError, match="Frame 1 comes after the one that was said to be the last"
+    ):
+        core.step(FRAMES[1])
+
+
+@each_method
+def test_many_objects_in_passes(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, policy = ready(method)
+    whole = run(InferenceCore(network, policy, 5), {0: [1, 2, 3]})
+    monkeypatch.setattr(model.network, "_OBJECTS_PER_PASS", 2)
+    parts = run(InferenceCore(network, policy, 5), {0: [1, 2, 3]})
+    for t in range(NUM_FRAMES):
+        torch.testing.assert_close(whole[t], parts[t], rtol=1e-4, atol=1e-5)
+
+
+@each_method
+def test_bfloat16_agrees(method: str) -> None:
+    network, policy = ready(method)
+    half = tiny_network(method=method).for_inference(torch.device("cpu"), torch.bfloat16)
+    settings = of_method(EvalSettings(), method)
+    exact = run(InferenceCore(network, policy, 5), {0: [1, 2]})
+    core = InferenceCore(half, make_policy(half, settings), 5)
+    # The first steps: fresh networks feed small differences back into themselves.
+    for t in range(3):
+        prob = core.step(FRAMES[t], masks_on({0: [1, 2]}, t))
+        assert prob.dtype == torch.float32
+        assert (prob.argmax(0) == exact[t].argmax(0)).float().mean() > 0.9
+
+
+@each_method
+@pytest.mark.parametrize("memory", [*POLICY_KNOBS])
+@pytest.mark.parametrize("capacity", [3, 5])
+def test_a_capped_memory_stays_under_its_cap(method: str, memory: str, capacity: int) -> None:
+    if {"quality": method != "qdmn", "sam": method != "rde"}.get(memory, False):
+        with pytest.raises(ValueError, match="has none"):
+            ready(method, memory=memory, mem_capacity=capacity)
+        return
+    network, policy = ready(method, memory=memory, mem_capacity=capacity, mem_every=1)
+    core = InferenceCoreYV(network, policy, 5)
+    run(core, {0: [1, 2], 5: [3], 8: [1]})
+    for group in core._groups:
+        assert group.bank.num_slots + (group.bank.embedding is not None) <= capacity
+        assert group.bank.slots[0].is_annotation
+
+
+def test_the_youtube_prior_is_youtube_s_alone() -> None:
+    network, policy = ready("qdmn")
+    given = {0: [1], 4: [2]}
+    plain = run(InferenceCoreYV(network, policy, 5), given)
+    youtube = run(InferenceCoreYV(network, policy, 5, num_objects=2), given)
+    assert (plain[2] - youtube[2]).abs().max() > 1e-6
+
+
+def test_a_pass_of_youtube_has_its_own_reference_quality() -> None:
+    """Annotated on frame 4, where scores are lower: they are the measure from then on."""
+
+    def entry(quality: float) -> MemoryEntry:
+        score = torch.tensor([[quality]])
+        return MemoryEntry(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 2, 1, 1), quality=score)
+
+    policy, bank = QualityGated(1, 0.75, "prediction"), MemoryBank()
+    for t, quality in enumerate([1, 0.9, 0.9, 0.5, 0.9, 0.5, 0.45, 0.3]):
+        policy.write(bank, entry(quality), t, is_annotation=t in (0, 4))
+    assert [slot.frame_index for slot in bank.stored] == [0, 1, 2, 4, 5, 6]
