@@ -18,7 +18,7 @@ from model.network import NetworkSpec
 from scripts import make_synthetic
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers whose threads share the cores run many times slower; so would the processes they start.
+    # Workers whose threads share the cores run many times slower, and so do their processes.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
