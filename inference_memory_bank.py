@@ -310,8 +310,7 @@ class SamCompression(MemoryPolicy):
         is_updated = bank.num_slots > 1
         embedding = first
         if bank.embedding is not None:
-            key, value = bank.embedding.rows()
-            embedding = Rows(key.float(), value)
+            embedding = bank.relative(bank.embedding.rows())
         read = {
             "two-frames": [latest, first, first] if is_updated else [first],
             "gt": [first],

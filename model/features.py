@@ -40,6 +40,7 @@ class MemoryView(NamedTuple):
     value: torch.Tensor
     first: Rows | None = None  # of the first frame alone
     latest: Rows | None = None  # of the latest memory frame alone, with its detail as value
+    centre: torch.Tensor | None = None  # (G, 1, CK), which the keys are relative to
 
 
 @dataclass

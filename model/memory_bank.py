@@ -34,10 +34,19 @@ class MemoryBank:
         max_slots: slots that the video needs at most, where known. The bank starts with these, or
             a few, and doubles when it is full.
         capacity: slots that it may have at most; None for any number.
+        centres_keys: keep keys relative to the mean of the first frame's. Distances stay as they
+            are, and lose less of their precision the shorter the keys are.
     """
 
-    def __init__(self, max_slots: int | None = None, capacity: int | None = None) -> None:
+    def __init__(
+        self,
+        max_slots: int | None = None,
+        capacity: int | None = None,
+        centres_keys: bool = False,
+    ) -> None:
         self._limit = capacity
+        self._centres_keys = centres_keys
+        self._centre: torch.Tensor | None = None  # (G, 1, CK)
         self._allocated = min(max(max_slots or 8, 1), _FIRST_SLOTS, capacity or _FIRST_SLOTS)
         self._keys: torch.Tensor | None = None  # (G, allocated, P, CK)
         self._values: torch.Tensor | None = None  # (G, allocated, P, C)
@@ -91,15 +100,13 @@ class MemoryBank:
 
         Keys are kept in float32, in which they are compared, so that no read converts them.
         """
-        key, value = entry.rows()
+        key, value = self.relative(entry.rows())
         if self._has_temporary:
             self.slots.pop()
         number = self.num_slots
         assert self._limit is None or number < self._limit, "the policy did not make room"
         if self._keys is None or self._values is None:
-            self._keys = key.new_empty(
-                len(key), self._allocated, *key.shape[1:], dtype=torch.float32
-            )
+            self._keys = key.new_empty(len(key), self._allocated, *key.shape[1:])
             self._values = value.new_empty(len(value), self._allocated, *value.shape[1:])
         elif number == self._allocated:
             self._allocated = min(2 * self._allocated, self._limit or 2 * self._allocated)
@@ -107,10 +114,18 @@ class MemoryBank:
             self._values = _grow(self._values, self._allocated)
         self._keys[:, number].copy_(key)
         self._values[:, number].copy_(value)
-        self._latest = entry.latest_rows()
+        latest = entry.latest_rows()
+        self._latest = None if latest is None else self.relative(latest)
         self._has_temporary = is_temporary
         self.slots.append(Slot(frame_index, is_annotation, self._num_written, quality))
         self._num_written += not is_temporary
+
+    def relative(self, rows: Rows) -> Rows:
+        """Rows as the bank keeps them: keys in float32, relative to its centre."""
+        key = rows.key.float()
+        if self._centres_keys and self._centre is None:
+            self._centre = key.mean(1, keepdim=True)
+        return Rows(key if self._centre is None else key - self._centre, rows.value)
 
     def remove(self, slot: Slot) -> None:
         """Drop a slot that stays otherwise; the later ones move up."""
@@ -130,7 +145,8 @@ class MemoryBank:
         if at is not None and len(at) < self.num_slots:
             index = torch.tensor([*at], device=keys.device)
             keys, values = keys[:, index], values[:, index]
-        return MemoryView(keys.flatten(1, 2), values.flatten(1, 2), first, self._latest)
+        rows = keys.flatten(1, 2), values.flatten(1, 2)
+        return MemoryView(*rows, first, self._latest, self._centre)
 
 
 def _grow(slots: torch.Tensor, allocated: int) -> torch.Tensor:

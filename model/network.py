@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -133,6 +133,9 @@ class Network(nn.Module):
         Returns:
             (B, O, CV, h, w).
         """
+        if memory.centre is not None:
+            centre = memory.centre.transpose(1, 2)[..., None]  # (1, CK, 1, 1): objects share keys
+            query = replace(query, key=query.key.float() - centre)
         rows = Rows(memory.key, memory.value)
         readout = self._read_rows(rows, query, num_objects, top_k, kernel_sigma)
         if self.relations is None:

@@ -15,6 +15,7 @@ from inference_memory_bank import (
     SamCompression,
 )
 from model.features import MemoryEntry, Rows
+from model.matching import l2_similarity
 from model.memory_bank import MemoryBank
 from model.methods import build_network
 from model.network import NetworkSpec
@@ -494,3 +495,29 @@ def test_a_bank_with_keys_of_each_object() -> None:
     assert torch.equal(part.key[1], torch.cat([rows(101)[0][0], rows(104)[0][0]]))
     assert part.first is not None
     assert torch.equal(part.first.key[1], rows(100)[0][0])
+
+
+def test_centred_keys_have_the_same_distances_and_lose_less() -> None:
+    generator = torch.Generator().manual_seed(0)
+    offset = 30 * torch.randn(1, 64, 1, 1, generator=generator)  # what all keys have in common
+    bank, plain = MemoryBank(centres_keys=True), MemoryBank()
+    for t in range(3):
+        key = offset + torch.randn(1, 64, 2, 3, generator=generator)
+        frame = MemoryEntry(key, torch.randn(1, 1, 4, 2, 3, generator=generator))
+        bank.append(frame, t)
+        plain.append(frame, t)
+    query = (offset + torch.randn(1, 64, 2, 3, generator=generator)).flatten(2).transpose(1, 2)
+    view, other = bank.view(), plain.view()
+    assert view.centre is not None
+    assert other.centre is None
+    distances = (query.double()[:, :, None] - other.key.double()[:, None]).square().sum(-1)
+    exact = torch.softmax(-distances / 8, -1)
+    errors = [
+        (torch.softmax(scores, -1) - exact).abs().max().item()
+        for scores in (
+            l2_similarity(other.key, query),
+            l2_similarity(view.key, query - view.centre),
+        )
+    ]
+    assert errors[1] < 1e-5
+    assert errors[1] < errors[0] / 3

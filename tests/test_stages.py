@@ -21,7 +21,7 @@ from scripts import evaluate, make_synthetic
 from util.parse_settings import parse_train
 
 ROOT = Path(__file__).resolve().parents[1]
-ITERATIONS = {"stcn": 300, "gsfm": 200, "qdmn": 200, "rde": 200, "imsfr": 200}
+ITERATIONS = {"stcn": 300, "gsfm": 200, "qdmn": 300, "rde": 300, "imsfr": 200}
 
 
 @pytest.fixture(scope="module")
