@@ -66,6 +66,13 @@ class InferenceCore:
         kernel_sigma: float | None = None,
         num_objects: int | None = None,
     ) -> None:
+        if policy.needs_quality and not network.scores_masks:
+            raise ValueError(
+                f"{type(policy).__name__} needs a head that scores masks, as qdmn has: "
+                f"{network.spec.method} has none."
+            )
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k must be at least 1, or None for all rows; it is {top_k}.")
         self.network = network
         self.policy = policy
         self.top_k = top_k
@@ -125,8 +132,16 @@ class InferenceCore:
         return is_idle and not self._wants_memory(self.frame_index + 1)
 
     def skip(self) -> None:
-        """Count the next frame without looking at it."""
-        assert self._pending is None, "ask can_skip() first"
+        """Count the next frame without looking at it.
+
+        Raises:
+            ValueError: `can_skip` says no.
+        """
+        if not self.can_skip():
+            raise ValueError(
+                f"Frame {self.frame_index + 1} cannot be skipped, since what follows depends on "
+                "it: ask can_skip() first, and step() where it says no."
+            )
         self.frame_index += 1
 
     @property
@@ -169,10 +184,10 @@ class InferenceCore:
                     f"The mask of object {label} on frame {index} is {tuple(mask.shape)}, but "
                     f"the frame is {size}: they must be of one size."
                 )
-            if label == 0 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
+            if label <= 0 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
                 raise ValueError(
-                    f"The mask of object {label} on frame {index} must lie in [0, 1], and no "
-                    "object is 0, the background: split a label map into one mask per object."
+                    f"The mask of object {label} on frame {index} must lie in [0, 1], and labels "
+                    "start at 1 (0 is the background): split a label map into one mask per object."
                 )
 
     def _propagate(self, frame: torch.Tensor, is_last: bool) -> torch.Tensor:
@@ -306,7 +321,8 @@ def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:
         options["compressor"] = network.compressor
         is_learned = (settings.mode or SamCompression.mode).endswith("compress")
         if network.compressor is None and is_learned:
-            lacking = "a compressor of memory frames, as rde has"
+            lacking = "a compressor of memory frames, as rde has (stm, two-frames, gt and last "
+            lacking += "are modes without one)"
     if lacking:
         raise ValueError(f"--memory {settings.memory} needs {lacking}: {method} has none.")
     return POLICIES[settings.memory](**options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ class MemoryPolicy:
     mem_every: int = 5
     mem_capacity: int = field(default=0, kw_only=True)
 
+    needs_quality: ClassVar[bool] = False  # whether entries must come with a score of their masks
+
     def __post_init__(self) -> None:
         if self.mem_every < 1:
             raise ValueError(f"mem_every must be at least 1; it is {self.mem_every}.")
@@ -33,7 +36,7 @@ class MemoryPolicy:
         if self.mem_capacity and self.mem_capacity < least:
             raise ValueError(
                 f"mem_capacity {self.mem_capacity} is too small: this memory needs {least} slots "
-                "at least."
+                "at least (or 0, for any number)."
             )
 
     @property
@@ -180,6 +183,8 @@ class QualityGated(MemoryPolicy):
     quality_threshold: float = 0.8
     quality_reference: str = "annotation"
 
+    needs_quality: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.quality_threshold <= 1:
@@ -214,7 +219,7 @@ class QualityGated(MemoryPolicy):
 
     def _measure(self, bank: MemoryBank, entry: MemoryEntry, is_annotation: bool) -> float:
         """Mean quality of the frame's objects, relative to the reference."""
-        assert entry.quality is not None, "this memory needs a quality head"
+        assert entry.quality is not None
         scores = entry.quality[0].float()
         is_predicted = self.quality_reference == "prediction"
         if is_annotation or is_predicted:
@@ -261,7 +266,11 @@ class SamCompression(MemoryPolicy):
         super().__post_init__()
         if self.mode not in SAM_MODES:
             raise ValueError(f"There is no mode {self.mode!r}: choose from {', '.join(SAM_MODES)}.")
-        assert self.compressor is not None or not self._compresses
+        if self.compressor is None and self._compresses:
+            raise ValueError(
+                f"The mode {self.mode} needs a compressor of memory frames, such as the "
+                "network.compressor of rde: give it, or take stm, two-frames, gt or last."
+            )
 
     @property
     def _compresses(self) -> bool:

@@ -6,7 +6,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,8 +138,16 @@ def load_for_evaluation(path: Path | str) -> Network:
     if spec.is_single_object:
         weights = widen(weights, orthogonal_seed=None)
         spec = replace(spec, is_single_object=False)
-        whole = (replace(spec, method=name) for name in (spec.method, *METHODS))
-        spec = next((s for s in whole if not describe_differences(_empty(s), weights)), spec)
+        whole = [replace(spec, method=name) for name in (spec.method, *METHODS)]
+        whole = [s for s in whole if s.size in METHODS[s.method].sizes]
+        fitting = next((s for s in whole if not describe_differences(_empty(s), weights)), spec)
+        if fitting.method != spec.method:
+            warnings.warn(
+                f"{path} holds stage 0 weights of {spec.method}, which lack parts of it: they are "
+                f"evaluated as {fitting.method}.",
+                stacklevel=2,
+            )
+        spec = fitting
     return _fill(build_network(spec), weights, path)
 
 
@@ -155,6 +163,9 @@ def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
     if content.get("format") == FORMAT:
         try:
             weights, spec = content["weights"], NetworkSpec(**content["spec"])
+            for field in fields(NetworkSpec):
+                if not isinstance(getattr(spec, field.name), type(field.default)):
+                    raise TypeError(f"{field.name} is {getattr(spec, field.name)!r}")
         except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} was written by another version of this code ({error}): load it with that "

@@ -174,10 +174,12 @@ def resume(model: Model, path: Path | str) -> None:
     content = read_file(path)
     _check(content, path)
     # What older code did not know was as its default is now.
-    if {**asdict(NetworkSpec()), **content["spec"]} != asdict(model.network.spec):
+    spec = {**asdict(NetworkSpec()), **content["spec"]}
+    other = list_changes(spec, asdict(model.network.spec), ())
+    if other:
         raise ValueError(
-            f"{path} holds another network ({content['spec']}) than the one asked for "
-            f"({asdict(model.network.spec)}): give the same --method, --size and --stage."
+            f"{path} holds another network than the one asked for ({'; '.join(other)}): give the "
+            "same --method, --size, --stage and --repeat."
         )
     then, now = {**asdict(TrainSettings()), **content["record"]["settings"]}, asdict(model.settings)
     counted = {name: model.record.get(name) for name in ("clips_per_update", "num_samples")}

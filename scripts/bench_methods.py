@@ -66,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
         published = of_method(EvalSettings(), method)
         is_capped = published.mem_capacity or published.memory == "sam"
         runs += [(method, 0)] + [(method, arguments.mem_capacity)] * (not is_capped)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    settings = {name: str(value) for name, value in vars(arguments).items()}
+    arguments.output.mkdir(parents=True, exist_ok=True)
     for method, capacity in progressbar.progressbar(runs, redirect_stdout=True):
         command = [sys.executable, __file__, *given, "--child", method, str(capacity)]
         child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -74,10 +76,8 @@ def main(argv: list[str] | None = None) -> int:
             return child.returncode
         rows.append(json.loads(child.stdout))
         print(describe(rows[-1]))
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    settings = {name: str(value) for name, value in vars(arguments).items()}
-    write_json(arguments.output / "methods.json", {"settings": settings, "rows": rows})
-    draw(rows, arguments.output / "methods.png")
+        write_json(arguments.output / "methods.json", {"settings": settings, "rows": rows})
+        draw(rows, arguments.output / "methods.png")
     return 0
 
 

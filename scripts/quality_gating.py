@@ -35,6 +35,7 @@ from datasets.perturb import perturb_mask
 from datasets.training_videos import read_labels
 from datasets.video import Video
 from inference_core import InferenceCore, Sessions
+from model.checkpoint import load_for_evaluation
 from model.features import MemoryEntry
 from util.files import atomic_path, write_json
 from util.hyper_para import EvalSettings
@@ -146,7 +147,13 @@ def segment(
 
 
 def rank_correlation(pairs: list[tuple[float, float]]) -> float:
-    """Spearman's: the correlation of the ranks; equal values share their mean rank."""
+    """Spearman's: the correlation of the ranks; equal values share their mean rank.
+
+    Raises:
+        ValueError: all scores, or all IoUs, are alike.
+    """
+    if min(len({*values}) for values in zip(*pairs, strict=True)) < 2:
+        raise ValueError("All masks have the same score or IoU: is the network trained?")
     ranks = []
     for values in np.array(pairs).T:
         _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -181,9 +188,9 @@ def main(argv: list[str] | None = None) -> int:
         f"{result['num_masks']} masks of {result['num_videos']} videos, "
         f"{result['rank_correlation_undamaged']:.3f} over the undamaged ones"
     )
-    print("mean J    damaged: " + "  ".join(f"{row['rate']:5.2f}" for row in result["rows"]))
+    print("mean J, by share damaged " + "  ".join(f"{row['rate']:5.2f}" for row in result["rows"]))
     for name in MEMORIES:
-        print(f"{name:20}" + "  ".join(f"{row[name]:5.3f}" for row in result["rows"]))
+        print(f"{name:22}" + "  ".join(f"{row[name]:5.3f}" for row in result["rows"]))
     arguments.output.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output / "quality.json", result)
     draw(result, arguments.output / "quality.png")
@@ -192,6 +199,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Both experiments, as a dictionary to write."""
+    if not load_for_evaluation(arguments.model).scores_masks:
+        raise ValueError(f"{arguments.model} has no quality head: give weights of qdmn.")
     base, _ = find_2017(arguments.davis_path, arguments.split)
     annotations = at_480p(base / "Annotations")
     videos = davis_2017(arguments.davis_path, arguments.split)[: arguments.num_videos]

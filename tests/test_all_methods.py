@@ -10,7 +10,7 @@ import torch
 import model.network
 from inference_core import InferenceCore, make_policy
 from inference_core_yv import InferenceCoreYV
-from inference_memory_bank import MemoryPolicy, QualityGated
+from inference_memory_bank import MemoryPolicy, QualityGated, SamCompression
 from model.features import MemoryEntry
 from model.memory_bank import MemoryBank
 from model.methods import METHODS
@@ -173,3 +173,29 @@ def test_a_pass_of_youtube_has_its_own_reference_quality() -> None:
     for t, quality in enumerate([1, 0.9, 0.9, 0.5, 0.9, 0.5, 0.45, 0.3]):
         policy.write(bank, entry(quality), t, is_annotation=t in (0, 4))
     assert [slot.frame_index for slot in bank.stored] == [0, 1, 2, 4, 5, 6]
+
+
+@each_method
+def test_what_a_session_cannot_be_made_of(method: str) -> None:
+    network, policy = ready(method)
+    for top_k in (0, -1):
+        with pytest.raises(ValueError, match="top_k must be at least 1, or None"):
+            InferenceCore(network, policy, top_k)
+    if method != "qdmn":
+        with pytest.raises(ValueError, match=f"QualityGated needs a head .* {method} has none"):
+            InferenceCoreYV(network, QualityGated())
+    if method != "rde":
+        with pytest.raises(ValueError, match="two-frames-compress needs a compressor"):
+            SamCompression(compressor=network.compressor)
+
+
+def test_skipping_what_matters_is_refused() -> None:
+    network, policy = ready("stcn")
+    core = InferenceCore(network, policy, 5)
+    core.step(FRAMES[0], {1: DISCS[0, 0]})
+    for _ in range(4):
+        core.skip()
+    with pytest.raises(ValueError, match="Frame 5 cannot be skipped"):
+        core.skip()
+    core.step(FRAMES[5])
+    core.skip()

@@ -31,6 +31,7 @@ from model.checkpoint import (
 from model.methods import METHODS, build_network
 from model.model import Model
 from model.network import NetworkSpec
+from model.start import start_network
 from model.training_state import checkpoint_path, resume, save
 from tests.test_network import random_inputs, segment, tiny_network
 from util.devices import Ranks
@@ -38,7 +39,6 @@ from util.hyper_para import TrainSettings
 from util.reference import fill_weights
 
 HERE = Path(__file__).parent
-SHARED = HERE.parents[1] / "shared" / "reference"
 CPU = torch.device("cpu")
 
 
@@ -257,14 +257,44 @@ def test_made_up_names_are_refused(tmp_path: Path) -> None:
     assert len(message) < 2500
 
 
-@pytest.mark.parametrize("method", ["gsfm", "qdmn", "rde", "imsfr"])
-def test_published_networks_of_other_methods_are_refused(method: str) -> None:
-    if method in METHODS or not (SHARED / f"{method}_state_dict.json").exists():
-        pytest.skip(f"{method} is implemented, or its names are not at hand")
-    shapes = shapes_of(SHARED, method)
-    content: dict[str, Any] = {k: torch.empty(v, device="meta") for k, v in shapes.items()}
-    with pytest.raises(ValueError, match=r"no checkpoint of a method known here; the nearest is"):
-        convert_published(content, f"{method}.pth")
+@pytest.mark.parametrize("method", [*METHODS])
+@pytest.mark.parametrize("variant", ["train_multi_object", "train_single_object"])
+def test_published_weights_load_for_evaluation_and_for_training(
+    method: str, variant: str, tmp_path: Path
+) -> None:
+    """From a file of the published names, through the loaders that the scripts use."""
+    shapes = shapes_of(HERE / "reference", method, variant)
+    assert variant != "train_multi_object" or shapes == shapes_of(HERE / "reference", method)
+    path = tmp_path / "published.pth"
+    torch.save(fill_weights(shapes), path)
+    is_stage_0 = variant == "train_single_object"
+    evaluated = load_for_evaluation(path)
+    # RDE's stage 0 network holds the tensors of STCN's, and evaluates as that.
+    assert evaluated.spec.method == ("stcn" if method == "rde" and is_stage_0 else method)
+    assert not evaluated.spec.is_single_object
+    goes_on = load_network(path, is_single_object=False, method=method)
+    assert goes_on.spec == NetworkSpec(method)
+    trunk = goes_on.value_encoder.trunk.conv1.weight
+    assert trunk.shape[1] == 5
+    assert (trunk[:, 4] != 0).any()
+    if is_stage_0:
+        assert not evaluated.value_encoder.trunk.conv1.weight[:, 4].any()
+        assert load_network(path, is_single_object=True, method=method).spec.is_single_object
+    else:
+        with pytest.raises(ValueError, match=r"trained with several objects"):
+            load_network(path, is_single_object=True, method=method)
+    settings = TrainSettings(
+        id="x", method=method, stage="3", load_network=str(path), trunk_weights="imagenet"
+    )
+    assert start_network(settings).spec == NetworkSpec(method)
+
+
+def test_our_own_stage_0_of_rde_says_what_it_is_evaluated_as(tmp_path: Path) -> None:
+    network = build_network(NetworkSpec("rde", "tiny", is_single_object=True))
+    save_network(tmp_path / "s0.pth", network, {})
+    with pytest.warns(UserWarning, match="stage 0 weights of rde, .* evaluated as stcn"):
+        assert load_for_evaluation(tmp_path / "s0.pth").spec.method == "stcn"
+    assert load_network(tmp_path / "s0.pth").spec == NetworkSpec("rde", "tiny")
 
 
 def test_published_tensors_of_another_shape_are_listed(tmp_path: Path) -> None:
