@@ -14,7 +14,7 @@ from model.features import MemoryEntry, QueryFeatures
 from model.matching import aggregate, l2_similarity
 from model.memory_bank import MemoryBank
 from model.network import Network
-from util.devices import pick_device, pick_dtype
+from util.devices import pick_device, pick_dtype, started_ranks
 from util.files import sha256
 from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of, unpad
@@ -285,7 +285,7 @@ class Sessions:
     def __init__(
         self, settings: EvalSettings, core_type: type[InferenceCore] = InferenceCore
     ) -> None:
-        self.device = pick_device(settings.device)
+        self.device = pick_device(settings.device, started_ranks().local_rank)
         dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
         network = load_for_evaluation(settings.model)
         self.settings = settings = of_method(settings, network.spec.method)

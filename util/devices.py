@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,8 @@ from torch.distributed.rendezvous import rendezvous
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _JOIN_SECONDS = 1800
+# A process with short videos waits so long for one with long ones.
+_EVALUATION_TIME = timedelta(days=30)
 PRECISIONS = ("auto", *_DTYPES)
 
 
@@ -102,22 +105,37 @@ class Ranks:
         return self.rank == 0
 
 
-def join_ranks(device_name: str = "auto") -> Ranks:
-    """Join the other processes that torchrun or torch.distributed.launch started, if any."""
+def started_ranks() -> Ranks:
+    """This process among those that torchrun or torch.distributed.launch started, if any."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Ranks()
-    ranks = Ranks(
+    return Ranks(
         int(os.environ["RANK"]),
         int(os.environ.get("LOCAL_RANK", "0")),
         int(os.environ["WORLD_SIZE"]),
     )
+
+
+def join_ranks(device_name: str = "auto", exchanges_on_cpu: bool = False) -> Ranks:
+    """Join the other processes that torchrun or torch.distributed.launch started, if any.
+
+    Args:
+        exchanges_on_cpu: no tensors on GPUs will be exchanged, and processes may wait for each
+            other for days.
+    """
+    ranks = started_ranks()
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return ranks
     device = pick_device(device_name, ranks.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     store, rank, world_size = next(rendezvous("env://"))
     store = dist.PrefixStore(_agree_on_start(store, rank, world_size), store)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    backend = "nccl" if device.type == "cuda" and not exchanges_on_cpu else "gloo"
+    patience = _EVALUATION_TIME if exchanges_on_cpu else None
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=world_size, timeout=patience
+    )
     return ranks
 
 
@@ -185,16 +203,16 @@ def any_over_ranks(flags: Sequence[bool], device: torch.device) -> list[bool]:
     return [value > 0 for value in values.tolist()]
 
 
-def gather_over_ranks(value: torch.Tensor) -> list[torch.Tensor]:
-    """A CPU tensor of each process, in the order of the ranks, in every process."""
+ValueT = TypeVar("ValueT")
+
+
+def gather_over_ranks(value: ValueT) -> list[ValueT]:
+    """A value of each process (tensors on the CPU), in the order of the ranks, in every process."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
-
-
-ValueT = TypeVar("ValueT")
 
 
 def from_main(make: Callable[[], ValueT]) -> ValueT:

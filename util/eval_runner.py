@@ -1,7 +1,9 @@
 """The runner behind all eval scripts: prefetch, step, resize, save in the background, time, report.
 
 A video's masks are written into a hidden folder that gets its name when they are complete, so that
-an interrupted run goes on where it stopped.
+an interrupted run goes on where it stopped. Under torchrun the videos are dealt out to the
+processes by their lengths. Each notes which of its videos are complete in a file of its own; the
+main process joins these with the run's.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from util.background import Output, Saver, Video, prefetch
+from util.devices import Ranks, from_main, gather_over_ranks, join_ranks, leave_ranks
 from util.files import claimed, write_json
 from util.hyper_para import EvalSettings
 from util.provenance import describe_run, list_changes
@@ -68,6 +71,7 @@ class Report:
     processing_seconds: float = 0.0  # from the decoded frame to the label map, I/O excluded
     wall_seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)  # video -> sentence
+    num_processes: int = 1
 
     def __str__(self) -> str:
         lines = [f"{self.num_videos} videos, {self.num_frames} frames"]
@@ -80,6 +84,8 @@ class Report:
             )
         if self.num_skipped_frames:
             lines.append(f"{self.num_skipped_frames} of the frames needed no mask")
+        if self.num_processes > 1:
+            lines[0] += f", by {self.num_processes} processes"
         if self.num_frames:
             lines.append(
                 f"FPS {self.num_frames / max(self.processing_seconds, 1e-9):.2f} without I/O "
@@ -89,6 +95,32 @@ class Report:
             )
         lines += [f"FAILED {name}: {why}" for name, why in self.failures.items()]
         return "\n".join(lines)
+
+
+def join_reports(reports: Sequence[Report]) -> Report:
+    """One report of what several processes did at the same time."""
+    joined = Report(num_processes=len(reports), num_skipped=reports[0].num_skipped)
+    for report in reports:
+        joined.num_videos += report.num_videos
+        joined.num_frames += report.num_frames
+        joined.num_skipped_frames += report.num_skipped_frames
+        joined.redone += report.redone
+        joined.failures |= report.failures
+        # Together they are so many times as fast.
+        joined.processing_seconds += report.processing_seconds / len(reports)
+        joined.wall_seconds = max(joined.wall_seconds, report.wall_seconds)
+    return joined
+
+
+def share_videos(videos: Sequence[Video], num_processes: int) -> list[list[Video]]:
+    """The videos of each process: the longest one first, each to the process with least to do."""
+    shares: list[list[Video]] = [[] for _ in range(num_processes)]
+    frames = [0] * num_processes
+    for video in sorted(videos, key=lambda v: (-len(v), v.name)):
+        least = frames.index(min(frames))
+        shares[least].append(video)
+        frames[least] += len(video)
+    return shares
 
 
 def run_eval(
@@ -103,11 +135,12 @@ def run_eval(
     """
     torch.backends.cudnn.benchmark = settings.benchmark
     try:
+        ranks = join_ranks(settings.device, exchanges_on_cpu=True)
         videos = read_videos()
         sessions = open_sessions()
         record = {**describe_run(sessions.settings), "weights_sha256": sessions.weights_sha256}
         output = Path(settings.output)
-        runner = Runner(sessions, output, record, settings.output_all, settings.overlay)
+        runner = Runner(sessions, output, record, settings.output_all, settings.overlay, ranks)
         report = runner.run(videos)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -115,7 +148,10 @@ def run_eval(
     except KeyboardInterrupt:
         print("\nInterrupted: the same command goes on with what is left.", file=sys.stderr)
         return INTERRUPTED
-    print(report)
+    finally:
+        leave_ranks()
+    if ranks.is_main:
+        print(report)
     return 1 if report.failures else 0
 
 
@@ -129,6 +165,7 @@ class Runner:
         record: what makes this run (settings, versions); kept in <output>/run.json.
         write_all: write every frame, not the required ones alone.
         overlay: also write <output>/<video>.mp4.
+        ranks: this process among those that share the videos.
     """
 
     sessions: Sessions
@@ -136,6 +173,8 @@ class Runner:
     record: dict[str, Any]
     write_all: bool = False
     overlay: bool = False
+    ranks: Ranks = Ranks()
+    _noted: dict[str, str] = field(default_factory=dict, init=False)  # complete by this process
 
     def run(self, videos: Sequence[Video]) -> Report:
         """Segment all videos; one that fails is reported and the others go on.
@@ -143,17 +182,28 @@ class Runner:
         Raises:
             ValueError: the output folder cannot be written, or holds a run with other settings.
         """
-        with self._claimed_output(videos):
-            return self._run(videos)
+        with contextlib.ExitStack() as stack:
+            names = from_main(lambda: self._start(videos, stack))
+            todo = [video for video in videos if video.name in names]
+            report = self._run(share_videos(todo, self.ranks.world_size)[self.ranks.rank])
+            report.num_skipped = len(videos) - len(todo)
+            report = join_reports(gather_over_ranks(report))
+            if self.ranks.is_main:
+                self._join_digests()
+            return report
 
-    def _run(self, videos: Sequence[Video]) -> Report:
+    def _start(self, videos: Sequence[Video], stack: contextlib.ExitStack) -> list[str]:
+        """Claim and prepare the folder; the names of the videos that are to be segmented."""
+        stack.enter_context(self._claimed_output(videos))
+        return [video.name for video in videos if not self._is_complete(video)]
+
+    def _run(self, todo: Sequence[Video]) -> Report:
         report = Report()
-        todo = [v for v in videos if not self._is_complete(v)]
-        report.num_skipped = len(videos) - len(todo)
         report.redone = [v.name for v in todo if (self.output / v.name).exists()]
         total = sum(len(v) for v in todo)
         start = time.perf_counter()
-        with progressbar.ProgressBar(
+        kind = progressbar.ProgressBar if self.ranks.is_main else progressbar.NullBar
+        with kind(
             max_value=max(total, 1),
             widgets=[
                 progressbar.Variable("video", width=16), " ", progressbar.Counter(), f"/{total} ",
@@ -205,10 +255,20 @@ class Runner:
         before = _read_run_file(path)
         self._runs = [*before["runs"], self.record]  # an interrupted run has several
         self._digests = before["videos"]
-        self._write_run_file()
+        self._join_digests()
 
-    def _write_run_file(self) -> None:
+    def _join_digests(self) -> None:
+        """Write the run's file with what each process has noted, also of a run that was cut off."""
+        noted = sorted(self.output.glob(".run.*.json"))
+        for path in noted:
+            self._digests |= json.loads(path.read_text())
         write_json(self.output / RUN_FILE, {"runs": self._runs, "videos": self._digests})
+        for path in noted:
+            path.unlink()
+
+    def _note_digest(self, video: Video) -> None:
+        self._noted[video.name] = video.digest
+        write_json(self.output / f".run.{self.ranks.rank}.json", self._noted)
 
     def _is_complete(self, video: Video) -> bool:
         """Whether all masks are there, made of the frames and masks that the video has now."""
@@ -231,8 +291,7 @@ class Runner:
             (self.output / video.name).rename(outdated)
         partial.rename(self.output / video.name)
         shutil.rmtree(outdated, ignore_errors=True)
-        self._digests[video.name] = video.digest
-        self._write_run_file()
+        self._note_digest(video)
 
     def _segment(self, video: Video, folder: Path, report: Report) -> Iterator[None]:
         """Segment one video into a folder, yielding after each frame."""

@@ -34,10 +34,7 @@ def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
         others=_flags_by_script("train.py"),
     )
     add_fields(parser, dataclasses.fields(TrainSettings), TrainSettings)
-    # torch.distributed.launch passes one of the two spellings; the environment says the same.
-    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
-    given = vars(parser.parse_args(argv))
-    given.pop("local_rank", None)
+    given = _parse(parser, argv)
 
     method, stages = _pick_method(given, parser), given.get("stage", "0")
     ready = [s for m, s in STAGE_PRESETS if m == method]
@@ -54,6 +51,15 @@ def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
     for settings in recipe:
         _check_train(settings, parser)
     return _chain(recipe, parser) if len(recipe) > 1 else recipe
+
+
+def _parse(parser: Parser, argv: list[str] | None) -> dict[str, Any]:
+    """What the command line says."""
+    # torch.distributed.launch passes one of the two spellings; the environment says the same.
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
+    given = vars(parser.parse_args(argv))
+    given.pop("local_rank", None)
+    return given
 
 
 def _pick_method(given: dict[str, Any], parser: argparse.ArgumentParser) -> str:
@@ -119,7 +125,7 @@ def parse_eval(script: str, argv: list[str] | None = None) -> EvalSettings:
     )
     presets = EVAL_PRESETS[script]
     add_fields(parser, _eval_fields(script), EvalSettings, presets)
-    settings = EvalSettings(**{**presets, **vars(parser.parse_args(argv))})
+    settings = EvalSettings(**{**presets, **_parse(parser, argv)})
     _check_eval(settings, parser)
     return settings
 
