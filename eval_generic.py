@@ -1,12 +1,14 @@
-"""Segment your own videos: frames in <data_path>/JPEGImages/<video>/, masks of the objects, on
-the frames where they first appear, in <data_path>/Annotations/<video>/ under the frame's name."""
+"""Segment your own videos: one file or folder of frames (--video) with a mask of its first frame
+(--mask); or many, with frames in <data_path>/JPEGImages/<video>/ and masks of the objects, on the
+frames where they first appear, in <data_path>/Annotations/<video>/ under the frame's name."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-from datasets.generic import generic
+from datasets.generic import generic, one_video
+from datasets.video import Video
 from inference_core import Sessions
 from inference_core_yv import InferenceCoreYV
 from util.eval_runner import run_eval
@@ -16,9 +18,16 @@ from util.parse_settings import parse_eval
 def main(argv: list[str] | None = None) -> int:
     """Parse, build, run; returns the exit status."""
     settings = parse_eval("generic", argv)
+
+    def read_videos() -> list[Video]:
+        side = settings.size or None
+        if settings.video:
+            return [one_video(Path(settings.video), Path(settings.mask), side)]
+        return generic(Path(settings.data_path), side)
+
     return run_eval(
         settings,
-        lambda: generic(Path(settings.data_path), settings.size or None),
+        read_videos,
         lambda: Sessions(settings, InferenceCoreYV),
     )
 

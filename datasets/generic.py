@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from datasets.video import Video, check_numbering, load_videos, masks_by_frame
+from datasets.video_file import VideoFile
 from util.images import list_frames, list_images, natural_key
 
 
@@ -41,6 +42,19 @@ def generic(root: Path, shorter_side: int | None = None) -> list[Video]:
         partial(generic_video, frames / name, masks / name, shorter_side=shorter_side)
         for name in names
     )
+
+
+def one_video(video: Path, mask: Path, shorter_side: int | None = None) -> Video:
+    """A video file or a folder of frames, with a mask of its first frame or a folder of masks.
+
+    Raises:
+        FileNotFoundError, ValueError: as `generic_video` and `VideoFile`.
+    """
+    if not video.exists():
+        raise FileNotFoundError(f"there is no video {video}: give a file or a folder of frames")
+    if video.is_dir():
+        return generic_video(video, mask, shorter_side=shorter_side)
+    return VideoFile(video, mask, shorter_side)
 
 
 def generic_video(

@@ -70,7 +70,10 @@ class Video:
         new_objects: the labels that first appear on a frame, by frame index; no empty lists.
         first_frame: index of the first annotation. Frames before it have empty masks.
         required_frames: indices of the frames of which a mask is wanted.
+        fps: frames a second, of the overlay video.
     """
+
+    fps = 24.0
 
     def __init__(
         self,
@@ -110,7 +113,7 @@ class Video:
             for index, frame_name in enumerate(self.frame_names)
             if required is None or frame_name in required
         )
-        self.size = image_size(self._frames[0])
+        self.size = self._measure()
         self.working_size = working_size(self.size, shorter_side)
         self._colours = colour_palette(self._masks.values())
         self.new_objects, self.palette = self._scan_masks()
@@ -132,7 +135,7 @@ class Video:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"video {self.name} has {len(self)} frames, there is no frame {index}")
-        image = read_image(self._frames[index])
+        image = self._decode(index)
         height, width = image.shape[:2]
         if (height, width) != self.size:
             raise ValueError(
@@ -148,12 +151,24 @@ class Video:
             is_required=index in self.required_frames,
         )
 
+    def _measure(self) -> tuple[int, int]:
+        """(H, W) of the frames."""
+        return image_size(self._frames[0])
+
+    def _decode(self, index: int) -> np.ndarray:
+        """A frame as it is on disk, (H, W, 3) uint8 RGB."""
+        return read_image(self._frames[index])
+
+    def _list_frames(self) -> Iterator[str]:
+        """What tells these frames from others."""
+        return (f"{path.name} {path.stat().st_size}" for path in self._frames)
+
     @functools.cached_property
     def digest(self) -> str:
         """Another one when frames come, go or change (their sizes tell), or when masks change."""
         digest = hashlib.sha256()
-        for path in self._frames:
-            digest.update(f"{path.name} {path.stat().st_size}\n".encode(errors="surrogateescape"))
+        for line in self._list_frames():
+            digest.update(f"{line}\n".encode(errors="surrogateescape"))
         for index, path in sorted(self._masks.items()):
             digest.update(f"{index} {path.name}\n".encode(errors="surrogateescape"))
             digest.update(path.read_bytes())

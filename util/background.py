@@ -16,7 +16,6 @@ from util.overlay import OverlayVideo, blend
 
 _FRAMES_AHEAD = 4  # decoded before they are needed
 _FRAMES_BEHIND = 8  # segmented and waiting to be written
-_OVERLAY_FPS = 24
 
 
 class Video(Protocol):
@@ -25,6 +24,7 @@ class Video(Protocol):
     name: str
     size: tuple[int, int]
     labels: list[int]
+    fps: float
     palette: bytes | None
     frame_names: list[str]
     required_frames: frozenset[int]
@@ -68,7 +68,7 @@ class Saver:
         self._overlay: OverlayVideo | None = None
         if has_overlay:
             path = folder / f"{video.name}.overlay.mp4"
-            self._overlay = OverlayVideo(path, video.size, _OVERLAY_FPS)
+            self._overlay = OverlayVideo(path, video.size, video.fps)
         self._pool = ThreadPoolExecutor(1)
         self._pending: deque[Future[None]] = deque()
 

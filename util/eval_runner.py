@@ -384,6 +384,7 @@ def _refuse_other_settings(path: Path, record: dict[str, Any]) -> None:
     # The weights' digest tells the model; an overlay changes no mask; the videos have digests.
     ignored = {
         "model", "output", "device", "benchmark", "overlay", "davis_path", "yv_path", "data_path",
+        "video", "mask",
     }  # fmt: skip
     now = {**record["settings"], "weights_sha256": record["weights_sha256"]}
     differing = list_changes(before, now, ignored)

@@ -168,6 +168,15 @@ class EvalSettings:
         "the folder with JPEGImages/<video>/ and Annotations/<video>/ in it",
         only=("generic",),
     )
+    video: str = knob(
+        "", "one video instead of --data_path: a file, or a folder of frames", only=("generic",)
+    )
+    mask: str = knob(
+        "",
+        "of --video: a mask of its first frame, or a folder of masks named like their frames (of a "
+        "file: by their numbers, as 00040.png)",
+        only=("generic",),
+    )
     split: str = knob(
         "val",
         "part of the data set: val, train or test-dev of DAVIS (2016 has no test-dev), valid or "

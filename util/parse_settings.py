@@ -255,6 +255,8 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         parser.error("--mem_every must be at least 1, or 0 for the method's own.")
     if settings.top < -1:
         parser.error("--top must be 0 (all rows) or more, or -1 for the method's own.")
+    if bool(settings.video) != bool(settings.mask):
+        parser.error("--video and --mask belong together: give both.")
     if settings.memory and settings.memory not in POLICY_KNOBS:
         parser.error(
             f"There is no --memory {settings.memory}: choose from {', '.join(POLICY_KNOBS)}."

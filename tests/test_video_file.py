@@ -1,0 +1,127 @@
+"""Video files as videos: exact frames in any order, upright, and through eval_generic.py."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import eval_generic
+from datasets.generic import one_video
+from datasets.video_file import VideoFile
+from util.masks import read_mask
+
+NUM_FRAMES, HEIGHT, WIDTH = 23, 64, 96
+# A turn by 90 degrees clockwise, as phones write it into the header of the track.
+TURN = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
+
+
+def write_clip(path: Path, fps: float = 30) -> Path:
+    """Grey of 10 * frame number, with a white top left corner."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (WIDTH, HEIGHT))
+    assert writer.isOpened()
+    for number in range(NUM_FRAMES):
+        frame = np.full((HEIGHT, WIDTH, 3), 10 * number, np.uint8)
+        frame[:16, :16] = 255
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[10:40, 20:50] = 7
+    Image.fromarray(labels).save(tmp_path / "first.png")
+    return tmp_path / "first.png"
+
+
+def turned(clip: Path, path: Path) -> Path:
+    content = bytearray(clip.read_bytes())
+    at = content.index(b"tkhd") + 4 + 40  # the matrix, in version 0 of the box
+    content[at : at + 36] = TURN
+    path.write_bytes(content)
+    return path
+
+
+def level(image: np.ndarray) -> float:
+    return float(np.median(image)) / 10
+
+
+def test_every_frame_is_there_once_in_any_order(clip: Path, mask: Path) -> None:
+    video = VideoFile(clip, mask)
+    assert len(video) == NUM_FRAMES
+    assert video.size == (HEIGHT, WIDTH)
+    assert video.fps == pytest.approx(30)
+    assert video.frame_names[:2] == ["00000", "00001"]
+    for index, frame in enumerate(video):
+        assert level(frame.image) == pytest.approx(index, abs=0.45)
+    for index in (22, 3, 4, 0, 17):
+        assert level(video[index].image) == pytest.approx(index, abs=0.45)
+    assert video.new_objects == {0: [7]}
+
+
+def test_a_turned_video_comes_upright(clip: Path, tmp_path: Path) -> None:
+    labels = np.zeros((WIDTH, HEIGHT), np.uint8)
+    labels[40:60, 10:30] = 1
+    Image.fromarray(labels).save(tmp_path / "mask.png")
+    video = VideoFile(turned(clip, tmp_path / "turned.mp4"), tmp_path / "mask.png")
+    assert video.size == (WIDTH, HEIGHT)
+    image = video[5].image
+    assert image.shape == (WIDTH, HEIGHT, 3)
+    assert image[:14, -14:].mean() > 200, "the corner is at the top right now"
+    assert image[-14:, :14].mean() < 100
+
+
+def test_masks_on_several_frames(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for index, label in ((0, 1), (9, 4)):
+        labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+        labels[10 * label : 10 * label + 12, 30:60] = label
+        Image.fromarray(labels).save(tmp_path / "masks" / f"{index:05d}.png")
+    assert one_video(clip, tmp_path / "masks").new_objects == {0: [1], 9: [4]}
+
+
+def test_through_the_eval_script(
+    clip: Path, mask: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    flags = ["--video", clip, "--mask", mask, "--model", tiny_weights, "--output", output]
+    flags += ["--device", "cpu", "--size", "48", "--overlay"]
+    assert eval_generic.main([*map(str, flags)]) == 0
+    assert f"1 videos, {NUM_FRAMES} frames" in capsys.readouterr().out
+    written = sorted((output / "clip").glob("*.png"))
+    assert [path.stem for path in written] == [f"{index:05d}" for index in range(NUM_FRAMES)]
+    first = read_mask(written[0], (HEIGHT, WIDTH), allow_empty=True).labels
+    assert {*np.unique(first)} == {0, 7}
+    overlay = cv2.VideoCapture(str(next(output.glob("clip.*"))))
+    assert overlay.get(cv2.CAP_PROP_FPS) == pytest.approx(30)
+    assert eval_generic.main([*map(str, flags)]) == 0
+    assert "1 videos were complete before" in capsys.readouterr().out
+
+
+def test_what_is_no_video(
+    clip: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(ValueError, match="is no video that can be decoded: convert it to MP4"):
+        VideoFile(tmp_path / "text.mp4", mask)
+    with pytest.raises(FileNotFoundError, match="there is no video"):
+        one_video(tmp_path / "absent.mp4", mask)
+    with pytest.raises(FileNotFoundError, match="there is no mask"):
+        one_video(clip, tmp_path / "absent.png")
+    Image.new("L", (10, 10), 1).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match="10x10"):
+        VideoFile(clip, tmp_path / "small.png")
+    with pytest.raises(SystemExit):
+        eval_generic.main(["--video", str(clip), "--output", "o"])
+    assert "--video and --mask belong together" in capsys.readouterr().err
