@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -36,6 +36,33 @@ class InferenceCoreYV(InferenceCore):
         for label, mask in masks.items():
             prob[self.labels.index(label)] = mask
         return prob
+
+    def remove(self, labels: Iterable[int]) -> None:
+        """Forget objects; the others are followed as before, without these beside them.
+
+        Raises:
+            ValueError: there is no such object. The session is as before the call.
+        """
+        gone = {*labels}
+        unknown = sorted(gone - {*self.labels})
+        if unknown:
+            raise ValueError(
+                f"There is no object {', '.join(map(str, unknown))} to remove: there is "
+                f"{', '.join(map(str, self.labels)) or 'none'}."
+            )
+        kept = [position for position, label in enumerate(self.labels) if label not in gone]
+        groups, self._groups = self._groups, []
+        first = 0
+        for group in groups:
+            members = [p - group.first for p in kept if 0 <= p - group.first < group.num_objects]
+            if members:
+                group.bank.keep_objects(members, group.num_objects)
+                group.first, group.num_objects = first, len(members)
+                first += len(members)
+                self._groups.append(group)
+        self.labels = [self.labels[position] for position in kept]
+        if self._pending is not None:
+            self._pending.prob = self._pending.prob[kept]
 
     def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:
         """With `num_objects` as published for YouTube-VOS: of the softmax of what are probabilities

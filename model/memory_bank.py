@@ -120,6 +120,29 @@ class MemoryBank:
         self.slots.append(Slot(frame_index, is_annotation, self._num_written, quality))
         self._num_written += not is_temporary
 
+    def keep_objects(self, kept: Sequence[int], num_objects: int) -> None:
+        """Forget all objects but those at some positions among `num_objects`."""
+
+        def choose(value: torch.Tensor, has_own_keys: bool) -> torch.Tensor:
+            if has_own_keys:  # (O, ..., CV)
+                return value[[*kept]]
+            return value.unflatten(-1, (num_objects, -1))[..., [*kept], :].flatten(-2)
+
+        if self._keys is None or self._values is None:
+            return
+        has_own_keys = len(self._keys) == num_objects > 1
+        self._values = choose(self._values, has_own_keys)
+        if self._latest is not None:
+            key, value = self._latest
+            key = key[[*kept]] if has_own_keys else key
+            self._latest = Rows(key, choose(value, has_own_keys))
+        if has_own_keys:
+            self._keys = self._keys[[*kept]]
+            self._centre = None if self._centre is None else self._centre[[*kept]]
+        if self.embedding is not None:
+            value = self.embedding.value[:, [*kept]]
+            self.embedding = MemoryEntry(self.embedding.key, value)
+
     def relative(self, rows: Rows) -> Rows:
         """Rows as the bank keeps them: keys in float32, relative to its centre."""
         key = rows.key.float()

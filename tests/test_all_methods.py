@@ -199,3 +199,50 @@ def test_skipping_what_matters_is_refused() -> None:
         core.skip()
     core.step(FRAMES[5])
     core.skip()
+
+
+@each_method
+@pytest.mark.parametrize("memory", ["", "every_n"])
+def test_a_removed_object_leaves_the_others(method: str, memory: str) -> None:
+    network, policy = ready(method, memory=memory, include_last=memory == "every_n")
+    given = {0: [1, 2], 4: [3]}
+    core = InferenceCoreYV(network, policy, 5)
+    for t in range(7):
+        core.step(FRAMES[t], masks_on(given, t))
+    stored = core.bytes_stored
+    core.remove([1])
+    assert core.labels == [2, 3]
+    assert core.bytes_stored < stored
+    with pytest.raises(ValueError, match="There is no object 1, 9 to remove: there is 2, 3"):
+        core.remove([9, 1, 3])
+    prob = core.step(FRAMES[7])
+    assert prob.shape[0] == 3
+    torch.testing.assert_close(prob.sum(0), torch.ones(HEIGHT, WIDTH), rtol=1e-4, atol=1e-4)
+    for t in range(8, 11):
+        assert core.step(FRAMES[t]).isfinite().all()
+    core.step(FRAMES[11], {1: DISCS[0, 11]})  # and comes back
+    assert core.labels == [2, 3, 1]
+    core.remove([2, 3, 1])
+    assert core.labels == []
+    assert core.step(FRAMES[12]).shape[0] == 1
+    core.step(FRAMES[13], {5: DISCS[1, 13]})
+    assert core.labels == [5]
+
+
+def test_a_bank_without_some_objects() -> None:
+    """Shared keys: columns of the values go; own keys: whole sets of rows."""
+    generator = torch.Generator().manual_seed(1)
+    for has_own in (False, True):
+        key = torch.randn(1, 3, 4, 2, 3, generator=generator)
+        value = torch.randn(1, 3, 5, 2, 3, generator=generator)
+        entry = MemoryEntry(key if has_own else key[:, 0], value)
+        part = MemoryEntry(key[:, [0, 2]] if has_own else key[:, 0], value[:, [0, 2]])
+        whole, expected = MemoryBank(), MemoryBank()
+        whole.append(entry, 0)
+        whole.append(entry, 1)
+        whole.keep_objects([0, 2], 3)
+        whole.append(part, 2)
+        for t in range(3):
+            expected.append(part, t)
+        for one, other in zip(whole.view()[:2], expected.view()[:2], strict=True):
+            assert torch.equal(one, other)
