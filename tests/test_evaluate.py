@@ -343,3 +343,55 @@ def test_reference_figures_on_real_data(tmp_path: Path) -> None:
         assert len(computed[name]) == len(objects)
         for figures, wanted in zip(computed[name], objects, strict=True):
             assert figures == pytest.approx(wanted, abs=1e-6)
+
+
+def test_more_processes_give_the_same(
+    results: Path, davis: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.evaluate.MANY_FRAMES", 0)
+    save(results / "cat" / "00002.png", annotation(2, 1))
+    one, two = (evaluate_davis(results, davis, num_workers=n) for n in (1, 2))
+    assert one.objects == two.objects
+    assert one.frames == two.frames
+    for name, curves in one.curves.items():
+        assert np.array_equal(curves, two.curves[name])
+
+
+def test_json_holds_every_frame_and_the_run(
+    results: Path, davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(results / "cat" / "00002.png", annotation(2, 1))
+    (results / "run.json").write_text(json.dumps({"runs": [{"settings": {"top": 3}}]}))
+    assert run(results, davis, "--json", str(tmp_path / "scores.json")) == 0
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert found["run"]["settings"] == {"top": 3}
+    assert [*found["sequences"]] == ["cat", "dog"]  # the worst first
+    assert found["frames"]["cat"] == ["00001", "00002", "00003"]
+    assert found["objects"]["cat_1"]["frames"]["J"] == [1, 0, 1]
+    assert found["global"]["J&F-Mean"] == pytest.approx(evaluate_davis(results, davis).overall.mean)
+    (results / "run.json").unlink()
+    assert run(results, davis, "--json", str(tmp_path / "scores.json")) == 0
+    assert json.loads((tmp_path / "scores.json").read_text())["run"] is None
+
+
+def test_figures(
+    results: Path, davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(results, davis, "--figures", str(tmp_path / "figures")) == 2
+    assert "lacks frames, which --figures draws on" in capsys.readouterr().err
+    for path in sorted((davis / "trainval" / "Annotations" / "480p").rglob("*.png")):
+        frame = Path(str(path).replace("Annotations", "JPEGImages")).with_suffix(".jpg")
+        frame.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE[::-1], (90, 120, 60)).save(frame)
+    save(results / "cat" / "00002.png", annotation(2, 1))
+    assert run(results, davis, "--figures", str(tmp_path / "figures")) == 0
+    written = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert written == ["cat.png", "dog.png", "worst.png"]
+    sheet = np.array(Image.open(tmp_path / "figures" / "worst.png"))
+    assert sheet.shape[1] == 4 * 320
+    # The first tile is the frame where the objects are swapped: prediction and truth differ.
+    height = round(320 * SIZE[0] / SIZE[1])
+    first, second = sheet[22 : 22 + height, :320], sheet[22 + height : 22 + 2 * height, :320]
+    assert (first != second).any()
+    other = sheet[22 : 22 + height, 320:640], sheet[22 + height : 22 + 2 * height, 320:640]
+    assert np.array_equal(*other)

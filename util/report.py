@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from util.files import atomic_path
+from util.files import atomic_path, write_json
 from util.metrics import Statistics
 
 # The official names.
@@ -54,10 +55,19 @@ class Scores:
     """The scores of all objects of a split, in the split's order, at least one.
 
     warnings: sentences on predictions that could be scored but look wrong.
+    curves: J and F on each scored frame, (T,) each, by the object's name.
+    frames: names of the scored frames, by sequence.
     """
 
     objects: tuple[ObjectScore, ...]
     warnings: tuple[str, ...] = ()
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    frames: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def worst_first(self) -> list[str]:
+        """The sequences, the least J&F first."""
+        return sorted(self.sequences, key=lambda name: self.sequences[name].mean)
 
     @property
     def overall(self) -> Score:
@@ -137,6 +147,24 @@ def write_object_csv(path: Path, scores: Scores, *, with_means: bool = False) ->
         figures = _figures(score)
         cells.append([name, *(f"{figures[column]:.6f}" for column in OBJECT_COLUMNS[1:])])
     _write_rows(path, OBJECT_COLUMNS, cells)
+
+
+def write_scores_json(path: Path, scores: Scores, record: Mapping[str, Any]) -> None:
+    """Write all figures, with J and F of each frame, and what made the masks."""
+    objects = {}
+    for score in scores.objects:
+        region, boundary = scores.curves[score.name]
+        rounded = {"J": region.round(6).tolist(), "F": boundary.round(6).tolist()}
+        objects[score.name] = {**_figures(score), "frames": rounded}
+    content = {
+        "global": _figures(scores.overall),
+        "sequences": {name: _figures(scores.sequences[name]) for name in scores.worst_first},
+        "objects": objects,
+        "frames": {name: list(frames) for name, frames in scores.frames.items()},
+        "warnings": list(scores.warnings),
+        **record,
+    }
+    write_json(path, content)
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
