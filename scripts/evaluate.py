@@ -17,17 +17,22 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import progressbar
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets.davis import at_480p, find_2016, find_2017, read_sequences
+from datasets.davis import at_480p
+from datasets.predictions import (
+    SequenceFiles,
+    find_sequences,
+    find_split,
+    read_prediction,
+    read_truth,
+)
 from util.images import read_image
 from util.masks import labels_of
 from util.metrics import evaluate_sequence, statistics
@@ -41,20 +46,7 @@ from util.report import (
 )
 from util.score_figures import draw_curves, draw_worst
 
-BACKGROUND = 0
-VOID = 255
-MAX_PROBLEMS = 10
 MANY_FRAMES = 300  # fewer are scored before another process has started
-
-
-@dataclass(frozen=True)
-class SequenceFiles:
-    """What is scored of one sequence: its objects' labels and the two masks of each frame."""
-
-    name: str
-    labels: tuple[int, ...]
-    predictions: tuple[Path, ...]
-    truths: tuple[Path, ...]
 
 
 class Measured(NamedTuple):
@@ -81,8 +73,8 @@ def evaluate_davis(
     annotation; presence and size of all frames are checked before any is scored.
     """
     assert year in (2016, 2017)
-    annotations, names = _find_split(Path(davis_path), year, split)
-    sequences = _find_sequences(Path(results_path), annotations, names, year)
+    annotations, names = find_split(Path(davis_path), year, split)
+    sequences = find_sequences(Path(results_path), annotations, names, year)
     return _summarise(sequences, _measure_all(sequences, year, num_workers))
 
 
@@ -111,7 +103,7 @@ def _measure(
 ) -> Measured:
     seen: set[int] = set()
     predictions = _read_predictions(sequence, year, seen)
-    truths = (_read_truth(path, year) for path in sequence.truths)
+    truths = (read_truth(path, year) for path in sequence.truths)
     counted = predictions if bar is None else _count(predictions, bar)
     return Measured(*evaluate_sequence(counted, truths, sequence.labels), seen)
 
@@ -131,138 +123,10 @@ def _summarise(sequences: Sequence[SequenceFiles], measured: Sequence[Measured])
     return Scores(tuple(objects), tuple(warnings), curves, frames)
 
 
-def _find_split(davis_path: Path, year: int, split: str) -> tuple[Path, list[str]]:
-    """Return the folder of the annotations and the names of the split's sequences."""
-    base, listing = find_2016(davis_path, split) if year == 2016 else find_2017(davis_path, split)
-    return at_480p(base / "Annotations"), list(dict.fromkeys(read_sequences(listing)))
-
-
-def _find_sequences(
-    results_path: Path, annotations: Path, names: Sequence[str], year: int
-) -> list[SequenceFiles]:
-    """Pair the scored frames with their predictions, or raise ValueError with what is wrong."""
-    if not results_path.is_dir():
-        raise ValueError(
-            f"The results folder {results_path} does not exist; give --results_path the folder "
-            "with a folder of PNG masks for each sequence."
-        )
-    problems: list[str] = []
-    annotated: dict[str, list[Path]] = {}
-    for name in names:
-        annotated[name] = sorted((annotations / name).glob("*.png"))
-        problems += _find_problems(annotations / name, annotated[name], results_path / name)
-    if problems:
-        lines = problems[:MAX_PROBLEMS]
-        if len(problems) > len(lines):
-            lines.append(f"and {len(problems) - len(lines)} more")
-        raise ValueError("\n  ".join(["The predictions cannot be scored:", *lines]))
-    return [
-        SequenceFiles(
-            name=name,
-            labels=(1,) if year == 2016 else _object_labels(frames[0]),
-            predictions=tuple(results_path / name / frame.name for frame in frames[1:-1]),
-            truths=tuple(frames[1:-1]),
-        )
-        for name, frames in annotated.items()
-    ]
-
-
-def _find_problems(annotation_folder: Path, annotated: list[Path], folder: Path) -> list[str]:
-    """Return a sentence for each kind of fault that keeps a sequence from being scored."""
-    if len(annotated) < 3:
-        return [
-            f"{annotation_folder} holds {len(annotated)} annotated frames; scoring needs 3 or "
-            "more, since the first and the last are not scored."
-        ]
-    if not folder.is_dir():
-        return [f"{folder} is missing: there are no predictions for this sequence."]
-    missing: list[str] = []
-    unreadable: list[str] = []
-    misfit: list[str] = []
-    for truth in annotated[1:-1]:
-        prediction = folder / truth.name
-        if not prediction.is_file():
-            missing.append(f"{prediction} is missing")
-            continue
-        try:
-            size, true_size = _image_size(prediction), _image_size(truth)
-        except ValueError as error:
-            unreadable.append(str(error))
-            continue
-        if size != true_size:
-            misfit.append(
-                f"{prediction} is {size[0]}x{size[1]} pixels, its annotation "
-                f"{true_size[0]}x{true_size[1]}"
-            )
-    return [
-        kind[0] + (f" (and {len(kind) - 1} more frames of this sequence)." if kind[1:] else ".")
-        for kind in (missing, unreadable, misfit)
-        if kind
-    ]
-
-
-def _image_size(path: Path) -> tuple[int, int]:
-    """Return the width and height in an image's header, without decoding it."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:  # Pillow's UnidentifiedImageError is one
-        raise ValueError(f"{path} is not a readable image") from error
-
-
-def _read_labels(path: Path, as_grey: bool = False) -> np.ndarray:
-    """Return the values of a palette or grey image as they are, (H, W) uint8.
-
-    as_grey: take a colour image too, and the brightness instead of a palette's indices.
-    util.masks.read_mask is too strict here: it refuses empty masks and those that look
-    interpolated, while whatever a model predicts has a score.
-    """
-    try:
-        with Image.open(path) as image:
-            if as_grey:
-                return np.asarray(image.convert("L"))
-            if image.mode not in ("P", "L", "1"):
-                raise ValueError(f"its mode is {image.mode}, not palette or 8-bit grey")
-            return np.asarray(image, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's for damage, by where it is
-        raise ValueError(f"The mask {path} cannot be read: {error}; write it again.") from error
-
-
-def _object_labels(first_annotation: Path) -> tuple[int, ...]:
-    labels = [label for label in labels_of(_read_labels(first_annotation)) if label != VOID]
-    if not labels:
-        raise ValueError(
-            f"The annotation {first_annotation} holds no object; the objects to score are those "
-            "of a sequence's first frame."
-        )
-    return tuple(labels)
-
-
-def _read_truth(path: Path, year: int) -> np.ndarray:
-    if year == 2016:
-        # The dataset has a colour image among its annotations (bear/00077.png).
-        return (_read_labels(path, as_grey=True) > 127).astype(np.uint8)
-    return _read_labels(path)
-
-
-def _read_prediction(path: Path, year: int) -> np.ndarray:
-    labels = _read_labels(path)
-    if year != 2016:
-        return labels
-    is_object = labels != BACKGROUND
-    is_bright = labels > 127
-    if is_bright.any() and not np.array_equal(is_object, is_bright):
-        raise ValueError(
-            f"The mask {path} holds values on both sides of 127, as a soft or anti-aliased mask "
-            "does; write 0 for the background and one other value for the object."
-        )
-    return is_object.astype(np.uint8)
-
-
 def _read_predictions(sequence: SequenceFiles, year: int, seen: set[int]) -> Iterator[np.ndarray]:
     """Yield the label maps; add to `seen` the labels met, until one of them is an object's."""
     for path in sequence.predictions:
-        labels = _read_prediction(path, year)
+        labels = read_prediction(path, year)
         if seen.isdisjoint(sequence.labels):
             seen.update(labels_of(labels))
         yield labels
@@ -352,15 +216,15 @@ def _write_csv(args: argparse.Namespace, scores: Scores) -> list[Path]:
 
 def _draw(args: argparse.Namespace, scores: Scores) -> list[Path]:
     """Curves of all sequences, and their worst frames."""
-    annotations, _ = _find_split(args.davis_path, args.year, args.split)
+    annotations, _ = find_split(args.davis_path, args.year, args.split)
     frames = at_480p(
         next(p for p in annotations.parents if (p / "JPEGImages").is_dir()) / "JPEGImages"
     )
 
     def read(sequence: str, frame: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         image = read_image(next((frames / sequence).glob(f"{frame}.*")))
-        predicted = _read_prediction(args.results_path / sequence / f"{frame}.png", args.year)
-        return image, predicted, _read_truth(annotations / sequence / f"{frame}.png", args.year)
+        predicted = read_prediction(args.results_path / sequence / f"{frame}.png", args.year)
+        return image, predicted, read_truth(annotations / sequence / f"{frame}.png", args.year)
 
     worst = args.figures / "worst.png"
     draw_worst(scores, read, worst)
