@@ -185,12 +185,13 @@ class Runner:
         with contextlib.ExitStack() as stack:
             names = from_main(lambda: self._start(videos, stack))
             todo = [video for video in videos if video.name in names]
-            report = self._run(share_videos(todo, self.ranks.world_size)[self.ranks.rank])
-            report.num_skipped = len(videos) - len(todo)
-            report = join_reports(gather_over_ranks(report))
-            if self.ranks.is_main:
-                self._join_digests()
-            return report
+            try:
+                report = self._run(share_videos(todo, self.ranks.world_size)[self.ranks.rank])
+                report.num_skipped = len(videos) - len(todo)
+                return join_reports(gather_over_ranks(report))
+            finally:
+                if self.ranks.is_main:
+                    self._join_digests()
 
     def _start(self, videos: Sequence[Video], stack: contextlib.ExitStack) -> list[str]:
         """Claim and prepare the folder; the names of the videos that are to be segmented."""
