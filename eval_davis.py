@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_eval(
         settings,
         lambda: davis_2017(
-            Path(settings.davis_path), settings.split, shorter_side=settings.size or None
+            Path(settings.davis_path), settings.split, shorter_side=settings.shorter_side
         ),
         lambda: Sessions(settings, InferenceCore),
     )

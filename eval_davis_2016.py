@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_eval("davis_2016", argv)
     return run_eval(
         settings,
-        lambda: davis_2016(Path(settings.davis_path), settings.split, settings.size or None),
+        lambda: davis_2016(Path(settings.davis_path), settings.split, settings.shorter_side),
         lambda: Sessions(settings, InferenceCore),
     )
 

@@ -20,15 +20,16 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_eval("generic", argv)
 
     def read_videos() -> list[Video]:
-        side = settings.size or None
+        side = settings.shorter_side
         if settings.video:
             return [one_video(Path(settings.video), Path(settings.mask), side)]
-        return generic(Path(settings.data_path), side)
+        return generic(Path(settings.data_path), side, settings.direction != "forwards")
 
     return run_eval(
         settings,
         read_videos,
         lambda: Sessions(settings, InferenceCoreYV),
+        has_summary=True,
     )
 
 

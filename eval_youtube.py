@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_eval("youtube", argv)
     return run_eval(
         settings,
-        lambda: youtube(Path(settings.yv_path), settings.split, settings.size or None),
+        lambda: youtube(Path(settings.yv_path), settings.split, settings.shorter_side),
         lambda: Sessions(settings, InferenceCoreYV),
     )
 

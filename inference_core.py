@@ -81,6 +81,7 @@ class InferenceCore:
         self.num_objects = num_objects
         self.labels: list[int] = []  # of the objects, in the order of the probabilities
         self.frame_index = -1  # of the latest frame
+        self.quality: dict[int, float] = {}  # of its masks, by label, where it was scored
         self._size: tuple[int, ...] | None = None
         self._groups: list[_Group] = []
         self._prior: torch.Tensor | None = None  # (1, 1, H, W): where objects were, padded
@@ -116,6 +117,7 @@ class InferenceCore:
             self._check(masks, frame)
         self._size = tuple(frame.shape[-2:])
         self.frame_index += 1
+        self.quality = {}
         self._is_over = is_last
         if masks is not None:
             return self._annotate(frame, masks, is_last)
@@ -270,6 +272,8 @@ class InferenceCore:
         """Encode a frame with its objects, once, and hand each group its own."""
         index = self.frame_index - (next_image is not None)
         entry = self._encode(frame, next_image)
+        if entry.quality is not None:
+            self.quality = dict(zip(self.labels, entry.quality[0].tolist(), strict=True))
         for group in self._groups:
             members = slice(group.first, group.first + group.num_objects)
             self.policy.write(group.bank, entry.of_objects(members), index, frame.is_annotation)

@@ -11,7 +11,9 @@ from datasets.video_file import VideoFile
 from util.images import list_frames, list_images, natural_key
 
 
-def generic(root: Path, shorter_side: int | None = None) -> list[Video]:
+def generic(
+    root: Path, shorter_side: int | None = None, takes_corrections: bool = False
+) -> list[Video]:
     """The videos of a folder: root/JPEGImages/<video>/ and root/Annotations/<video>/.
 
     A mask has the stem of its frame and any labels; an object may appear on any frame. A mask is
@@ -20,6 +22,7 @@ def generic(root: Path, shorter_side: int | None = None) -> list[Video]:
     Args:
         root: the folder that holds JPEGImages and Annotations.
         shorter_side: of the frames as they are segmented; None: as they are.
+        takes_corrections: take all objects from all masks, not only new ones.
 
     Raises:
         FileNotFoundError: JPEGImages or Annotations is missing.
@@ -39,13 +42,14 @@ def generic(root: Path, shorter_side: int | None = None) -> list[Video]:
     if not names:
         raise ValueError(f"{frames} holds no video: put the frames of each into a folder there")
     return load_videos(
-        partial(generic_video, frames / name, masks / name, shorter_side=shorter_side)
+        partial(generic_video, frames / name, masks / name, name, shorter_side, takes_corrections)
         for name in names
     )
 
 
 def one_video(video: Path, mask: Path, shorter_side: int | None = None) -> Video:
-    """A video file or a folder of frames, with a mask of its first frame or a folder of masks.
+    """A video file or a folder of frames, with a mask of its first frame or a folder of masks, of
+    which later ones correct the objects that are in them.
 
     Raises:
         FileNotFoundError, ValueError: as `generic_video` and `VideoFile`.
@@ -53,12 +57,16 @@ def one_video(video: Path, mask: Path, shorter_side: int | None = None) -> Video
     if not video.exists():
         raise FileNotFoundError(f"there is no video {video}: give a file or a folder of frames")
     if video.is_dir():
-        return generic_video(video, mask, shorter_side=shorter_side)
+        return generic_video(video, mask, None, shorter_side, takes_corrections=True)
     return VideoFile(video, mask, shorter_side)
 
 
 def generic_video(
-    frames: Path, masks: Path, name: str | None = None, shorter_side: int | None = None
+    frames: Path,
+    masks: Path,
+    name: str | None = None,
+    shorter_side: int | None = None,
+    takes_corrections: bool = False,
 ) -> Video:
     """One video: a folder of frames, and a folder of masks or one mask file of the first frame.
 
@@ -67,6 +75,7 @@ def generic_video(
         masks: folder of masks named like their frames; or a mask file of any name.
         name: of the video; None: the name of the frames folder.
         shorter_side: of the frames as they are segmented; None: as they are.
+        takes_corrections: take all objects from all masks, not only new ones.
 
     Raises:
         FileNotFoundError: `frames` or `masks` does not exist.
@@ -82,4 +91,10 @@ def generic_video(
             "on which objects appear"
         )
     by_frame = {0: masks} if masks.is_file() else masks_by_frame(frame_paths, list_images(masks))
-    return Video(name, frame_paths, by_frame, shorter_side=shorter_side)
+    return Video(
+        name,
+        frame_paths,
+        by_frame,
+        shorter_side=shorter_side,
+        takes_corrections=takes_corrections,
+    )

@@ -58,7 +58,8 @@ class Video:
     """The frames of one video and the objects to follow through them.
 
     `video[i]` decodes frame i: it holds no state and may be called from any thread. An object is
-    taken from the first mask that shows it; on later masks its label is ignored.
+    taken from the first mask that shows it; on later masks its label is ignored, unless they are
+    there to correct it.
 
     Attributes:
         name: folder name of the video.
@@ -67,7 +68,7 @@ class Video:
         labels: all objects, ascending.
         palette: 768 bytes, of the first mask that has one; None where all masks are grey.
         frame_names: file stems in order.
-        new_objects: the labels that first appear on a frame, by frame index; no empty lists.
+        new_objects: the labels taken from the mask of a frame, by frame index; no empty lists.
         first_frame: index of the first annotation. Frames before it have empty masks.
         required_frames: indices of the frames of which a mask is wanted.
         fps: frames a second, of the overlay video.
@@ -83,6 +84,7 @@ class Video:
         required: Collection[str] | None = None,
         shorter_side: int | None = None,
         is_binary: bool = False,
+        takes_corrections: bool = False,
     ) -> None:
         """Check everything that can be checked without decoding the frames.
 
@@ -93,6 +95,7 @@ class Video:
             required: file stems of the frames of which a mask is wanted; None: all of them.
             shorter_side: of the working size, in pixels; None: the frames' own size.
             is_binary: every non-zero value of a mask is the same object, BINARY_LABEL, in grey.
+            takes_corrections: take all objects from all masks, the known ones too.
 
         Raises:
             ValueError: no mask, a mask that `read_mask` refuses or whose size is not the frames',
@@ -103,6 +106,7 @@ class Video:
         self._frames = list(frames)
         self._masks = dict(masks)
         self._is_binary = is_binary
+        self._takes_corrections = takes_corrections
         if not masks:
             raise ValueError(
                 f"video {name} has no mask: give one of the frame its objects start on"
@@ -117,7 +121,7 @@ class Video:
         self.working_size = working_size(self.size, shorter_side)
         self._colours = colour_palette(self._masks.values())
         self.new_objects, self.palette = self._scan_masks()
-        self.labels = sorted(label for new in self.new_objects.values() for label in new)
+        self.labels = sorted({label for new in self.new_objects.values() for label in new})
         self.first_frame = min(self.new_objects)
 
     def __len__(self) -> int:
@@ -173,6 +177,8 @@ class Video:
             digest.update(f"{index} {path.name}\n".encode(errors="surrogateescape"))
             digest.update(path.read_bytes())
         digest.update(f"{self.working_size}".encode())
+        if self._takes_corrections:
+            digest.update(b"corrections")
         return digest.hexdigest()
 
     def _check_names(self, required: Collection[str] | None) -> None:
@@ -193,7 +199,7 @@ class Video:
             raise ProblemsError(problems)
 
     def _scan_masks(self) -> tuple[dict[int, list[int]], bytes | None]:
-        """Which objects are new on which frame, and the palette; reads every mask once."""
+        """Which objects are taken from which frame, and the palette; reads every mask once."""
         new_objects: dict[int, list[int]] = {}
         palette: bytes | None = None
         seen: set[int] = set()
@@ -206,7 +212,8 @@ class Video:
                 continue
             palette = palette or mask_palette
             new = [label for label in labels_of(labels) if label not in seen]
-            seen.update(new)
+            if not self._takes_corrections:
+                seen.update(new)
             if new:
                 new_objects[index] = new
         if problems:

@@ -22,7 +22,7 @@ class VideoFile(Video):
     Args:
         path: the file.
         masks: a mask of the first frame, of any name; or a folder of masks named by frame number,
-            such as 00040.png.
+            such as 00040.png, of which later ones correct the objects that are in them.
         shorter_side: of the working size, in pixels; None: the frames' own size.
 
     Raises:
@@ -37,7 +37,9 @@ class VideoFile(Video):
         frames = [path / f"{index:05d}" for index in range(self._decoder.num_frames)]
         by_frame = {0: masks} if masks.is_file() else masks_by_frame(frames, list_images(masks))
         self.fps = self._decoder.fps
-        super().__init__(path.stem, frames, by_frame, shorter_side=shorter_side)
+        super().__init__(
+            path.stem, frames, by_frame, shorter_side=shorter_side, takes_corrections=True
+        )
 
     def _measure(self) -> tuple[int, int]:
         height, width = self._decoder.read(0).shape[:2]

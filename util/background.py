@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,9 +11,13 @@ from typing import Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from util.images import load_image
 from util.masks import DAVIS_PALETTE, write_mask
 from util.overlay import OverlayVideo, blend
+from util.scores import SCORES, FrameScores, write_scores
 
+# A file of this stem in a video's folder is published beside it, under the video's name.
+BESIDE = "beside"
 _FRAMES_AHEAD = 4  # decoded before they are needed
 _FRAMES_BEHIND = 8  # segmented and waiting to be written
 
@@ -21,14 +25,22 @@ _FRAMES_BEHIND = 8  # segmented and waiting to be written
 class Video(Protocol):
     """A video as datasets/video.py gives it."""
 
-    name: str
-    size: tuple[int, int]
-    labels: list[int]
-    fps: float
-    palette: bytes | None
-    frame_names: list[str]
-    required_frames: frozenset[int]
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> tuple[int, int]: ...
+    @property
+    def labels(self) -> list[int]: ...
+    @property
+    def fps(self) -> float: ...
+    @property
+    def palette(self) -> bytes | None: ...
+    @property
+    def frame_names(self) -> list[str]: ...
+    @property
+    def required_frames(self) -> frozenset[int]: ...
+    @property
+    def new_objects(self) -> dict[int, list[int]]: ...
     @property
     def digest(self) -> str: ...
 
@@ -42,14 +54,15 @@ class Output(NamedTuple):
     name: str
     labels: np.ndarray  # (H, W) uint8
     image: np.ndarray  # (h, w, 3) uint8
+    scores: FrameScores | None = None  # to write as well
 
 
-def prefetch(video: Video) -> Iterator[Any]:
-    """The frames of a video in order, decoded ahead in a thread; raises what decoding raises."""
+def prefetch(video: Video, order: Iterable[int]) -> Iterator[Any]:
+    """The frames of a video in some order, decoded ahead in a thread; raises what decoding does."""
     pool = ThreadPoolExecutor(1)
     try:
         pending: deque[Future[Any]] = deque()
-        for index in range(len(video)):
+        for index in order:
             pending.append(pool.submit(video.__getitem__, index))
             if len(pending) > _FRAMES_AHEAD:
                 yield pending.popleft().result()
@@ -67,8 +80,7 @@ class Saver:
         self._folder = folder
         self._overlay: OverlayVideo | None = None
         if has_overlay:
-            path = folder / f"{video.name}.overlay.mp4"
-            self._overlay = OverlayVideo(path, video.size, video.fps)
+            self._overlay = _open_overlay(video, folder)
         self._pool = ThreadPoolExecutor(1)
         self._pending: deque[Future[None]] = deque()
 
@@ -93,10 +105,27 @@ class Saver:
 
     def _write(self, output: Output) -> None:
         write_mask(self._folder / f"{output.name}.png", output.labels, self._video.palette)
+        if output.scores is not None:
+            write_scores(self._folder / SCORES / f"{output.name}.npz", output.scores)
         if self._overlay is not None:
-            height, width = self._video.size
-            image = output.image
-            if image.shape[:2] != (height, width):
-                image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-            palette = self._video.palette or DAVIS_PALETTE
-            self._overlay.write(blend(image, output.labels, palette))
+            self._overlay.write(_draw(self._video, output.image, output.labels))
+
+
+def draw_overlay(video: Video, folder: Path) -> None:
+    """Write the overlay video from masks that are there, where they were not written in order."""
+    with _open_overlay(video, folder) as overlay:
+        for frame in prefetch(video, range(len(video))):
+            labels = np.asarray(load_image(folder / f"{frame.name}.png", "mask"))
+            overlay.write(_draw(video, frame.image, labels))
+
+
+def _open_overlay(video: Video, folder: Path) -> OverlayVideo:
+    return OverlayVideo(folder / f"{BESIDE}.mp4", video.size, video.fps)
+
+
+def _draw(video: Video, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The masks (H, W) drawn over the frame (h, w, 3), at the video's own size."""
+    height, width = video.size
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return blend(image, labels, video.palette or DAVIS_PALETTE)

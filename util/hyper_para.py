@@ -174,7 +174,13 @@ class EvalSettings:
     mask: str = knob(
         "",
         "of --video: a mask of its first frame, or a folder of masks named like their frames (of a "
-        "file: by their numbers, as 00040.png)",
+        "file: by their numbers, as 00040.png); later masks correct the objects in them",
+        only=("generic",),
+    )
+    direction: Literal["forwards", "backwards", "both"] = knob(
+        "forwards",
+        "forwards from each mask; backwards from each to the start; or both, with the mean of two "
+        "passes between two masks. With the latter two every mask counts, as with --video",
         only=("generic",),
     )
     split: str = knob(
@@ -187,6 +193,10 @@ class EvalSettings:
         0,
         "work at this shorter side in pixels and resize the masks back; 0 for the frames' own",
     )
+    scales: list[float] = knob(
+        [1.0], "multiples of that size to segment at, for the mean of their probabilities"
+    )
+    flip: bool = knob(False, "also segment the mirrored frames, for the mean of both")
 
     # --- memory; what is left out is as the method was published for the data set
     dataset: Literal["davis", "davis_2016", "youtube"] = knob(
@@ -239,6 +249,11 @@ class EvalSettings:
         False, "write every frame, not the scored ones alone", only=("youtube",)
     )
     overlay: bool = knob(False, "also write <output>/<video>.mp4 with the masks drawn in")
+    save_scores: bool = knob(
+        False,
+        "also write probabilities, <output>/<video>/scores/<frame>.npz, of which "
+        "scripts/merge_scores.py makes the mean of several runs",
+    )
 
     # --- machine
     device: str = knob("auto", "auto, cpu, cuda, cuda:1 or mps")
@@ -247,6 +262,11 @@ class EvalSettings:
     )
     amp: bool = knob(False, "half precision: float16 on GPUs, bfloat16 on CPUs")
     benchmark: bool = knob(False, "let cuDNN try its algorithms first, where all sizes are alike")
+
+    @property
+    def shorter_side(self) -> int | None:
+        """Of the frames as they are read, at the largest of the scales; None: as they are."""
+        return round(self.size * max(self.scales)) or None
 
 
 # method -> what differs from the defaults above.

@@ -269,6 +269,8 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         parser.error("--sample_seed must be 0 or more.")
     if settings.size < 0:
         parser.error("--size must be 0 (the frames' own) or more.")
+    if not settings.scales or not all(0.1 <= scale <= 8 for scale in settings.scales):
+        parser.error("--scales are one or more numbers from 0.1 to 8, such as 1 1.25.")
     if settings.amp and settings.precision == "float32":
         parser.error("--amp and --precision float32 contradict each other.")
 

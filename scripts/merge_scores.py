@@ -1,0 +1,162 @@
+"""Masks from the mean of several runs' probabilities: of other checkpoints, sizes or methods.
+
+    python eval_davis.py --model A.pth --output out/a --save_scores
+    python eval_davis.py --model B.pth --output out/b --save_scores --size 600 --flip
+    python scripts/merge_scores.py --results_path out/a out/b --output out/ab
+
+The runs must be of the same videos and frames. Scales and flips within one run need no merging: the
+eval scripts have --scales and --flip. Probabilities come back as 1/255ths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import progressbar
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from util.files import claimed, write_json
+from util.images import load_image
+from util.masks import write_mask
+from util.output_folder import RUN_FILE, read_run_file
+from util.scores import SCORES, FrameScores, read_scores
+from util.tracker import resize_prob
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check all runs, then merge video after video."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results_path", type=Path, nargs="+", required=True, help="the runs")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the merged masks")
+    parser.add_argument(
+        "--weights", type=float, nargs="+", help="how much each run counts (default: all the same)"
+    )
+    arguments = parser.parse_args(argv)
+    runs = arguments.results_path
+    weights = arguments.weights or [1.0] * len(runs)
+    try:
+        if len(weights) != len(runs) or min(weights) < 0 or sum(weights) <= 0:
+            raise ValueError(
+                f"There are {len(runs)} runs and the --weights {weights}: give one for each, from "
+                "0 up and not all 0."
+            )
+        if arguments.output.exists() and any(arguments.output.iterdir()):
+            raise ValueError(f"{arguments.output} is not empty: choose another --output.")
+        videos = find_videos(runs)
+        merge(runs, weights, videos, arguments.output)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"Merged {len(videos)} videos of {len(runs)} runs into {arguments.output}.")
+    return 0
+
+
+def find_videos(runs: Sequence[Path]) -> dict[str, list[str]]:
+    """The frames with probabilities, by video; the same in all runs.
+
+    Raises:
+        ValueError: a run has none, or lacks videos or frames that another one has.
+    """
+    found = [_scored_frames(run) for run in runs]
+    for run, videos in zip(runs[1:], found[1:], strict=True):
+        for name in sorted({*videos} ^ {*found[0]}):
+            lacking, having = (run, runs[0]) if name in found[0] else (runs[0], run)
+            raise ValueError(
+                f"{lacking} has no probabilities of video {name}, which {having} has: run both on "
+                "the same videos with --save_scores."
+            )
+        for name, frames in found[0].items():
+            odd = sorted({*frames} ^ {*videos[name]})
+            if odd:
+                lacking = run if odd[0] in frames else runs[0]
+                raise ValueError(
+                    f"{lacking / name / SCORES} lacks frame {odd[0]}, which the other run has "
+                    f"({len(odd)} such frames): run both with the same --output_all."
+                )
+    return found[0]
+
+
+def _scored_frames(run: Path) -> dict[str, list[str]]:
+    if not run.is_dir():
+        raise ValueError(f"There is no folder {run}: give the --output of an eval script.")
+    videos = {
+        folder.parent.name: sorted(path.stem for path in folder.glob("*.npz"))
+        for folder in sorted(run.glob(f"*/{SCORES}"))
+    }
+    if not videos:
+        raise ValueError(
+            f"{run} holds no probabilities (<video>/{SCORES}/<frame>.npz): run the eval script "
+            "with --save_scores."
+        )
+    return videos
+
+
+def merge(
+    runs: Sequence[Path],
+    weights: Sequence[float],
+    videos: dict[str, list[str]],
+    output: Path,
+) -> None:
+    """Write the merged masks of all videos; a video's folder appears when it is complete."""
+    records = [read_run_file(run / RUN_FILE)["runs"][-1:] for run in runs]
+    shares = [weight / sum(weights) for weight in weights]
+    num_frames = sum(len(frames) for frames in videos.values())
+    with (
+        claimed(output),
+        progressbar.ProgressBar(max_value=num_frames) as bar,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for name, frames in videos.items():
+            partial = output / f".{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+
+            def merge_one(frame: str, name: str = name, partial: Path = partial) -> None:
+                parts = [read_scores(run / name / SCORES / f"{frame}.npz") for run in runs]
+                first = load_image(runs[0] / name / f"{frame}.png", "mask")
+                colours = first.getpalette("RGB")
+                palette = None if colours is None else bytes(colours)
+                try:
+                    labels = merge_frame(parts, shares, (first.height, first.width))
+                except ValueError as error:
+                    raise ValueError(f"frame {frame} of video {name}: {error}") from error
+                write_mask(partial / f"{frame}.png", labels, palette)
+
+            for _ in pool.map(merge_one, frames):
+                bar.increment()
+            partial.rename(output / name)
+        write_json(
+            output / "merged.json",
+            {"runs": [*map(str, runs)], "weights": shares, "records": records},
+        )
+
+
+def merge_frame(
+    parts: Sequence[FrameScores], shares: Sequence[float], size: tuple[int, int]
+) -> np.ndarray:
+    """(H, W) uint8 labels of the weighted mean of some probabilities, at any sizes."""
+    labels = parts[0].labels
+    total = torch.zeros(len(labels) + 1, *size)
+    for part, share in zip(parts, shares, strict=True):
+        if sorted(part.labels) != sorted(labels):
+            raise ValueError(f"one run has the objects {labels}, another one {part.labels}.")
+        order = [0, *(1 + part.labels.index(label) for label in labels)]
+        prob = torch.from_numpy(part.prob[order]).float()
+        total += share * resize_prob(prob, size)
+    lookup = np.array([0, *labels], np.uint8)
+    return lookup[total.argmax(0).numpy()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What a run of an eval script did, over all its processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Report:
+    """What a run did."""
+
+    num_videos: int = 0
+    num_skipped: int = 0  # videos that were complete before
+    num_frames: int = 0
+    num_skipped_frames: int = 0  # of these, frames whose masks nobody wants
+    redone: list[str] = field(default_factory=list)  # videos that were there, but not as they are
+    processing_seconds: float = 0.0  # from the decoded frame to the label map, I/O excluded
+    wall_seconds: float = 0.0
+    failures: dict[str, str] = field(default_factory=dict)  # video -> sentence
+    num_processes: int = 1
+    summaries: dict[str, str] = field(default_factory=dict)  # video -> table of its objects
+
+    def __str__(self) -> str:
+        lines = [f"{self.num_videos} videos, {self.num_frames} frames"]
+        if self.num_skipped:
+            lines[0] += f"; {self.num_skipped} videos were complete before"
+        if self.redone:
+            lines.append(
+                f"Segmented again, since frames, masks or results had changed: "
+                f"{', '.join(self.redone)}"
+            )
+        if self.num_skipped_frames:
+            lines.append(f"{self.num_skipped_frames} of the frames needed no mask")
+        if self.num_processes > 1:
+            lines[0] += f", by {self.num_processes} processes"
+        if self.num_frames:
+            lines.append(
+                f"FPS {self.num_frames / max(self.processing_seconds, 1e-9):.2f} without I/O "
+                f"({self.processing_seconds:.1f} s), "
+                f"{self.num_frames / max(self.wall_seconds, 1e-9):.2f} by the clock "
+                f"({self.wall_seconds:.1f} s)"
+            )
+        if len(self.summaries) == 1:
+            lines += self.summaries.values()
+        lines += [f"FAILED {name}: {why}" for name, why in self.failures.items()]
+        return "\n".join(lines)
+
+
+def join_reports(reports: Sequence[Report]) -> Report:
+    """One report of what several processes did at the same time."""
+    joined = Report(num_processes=len(reports), num_skipped=reports[0].num_skipped)
+    for report in reports:
+        joined.num_videos += report.num_videos
+        joined.num_frames += report.num_frames
+        joined.num_skipped_frames += report.num_skipped_frames
+        joined.redone += report.redone
+        joined.failures |= report.failures
+        joined.summaries |= report.summaries
+        # Together they are so many times as fast.
+        joined.processing_seconds += report.processing_seconds / len(reports)
+        joined.wall_seconds = max(joined.wall_seconds, report.wall_seconds)
+    return joined

@@ -1,0 +1,55 @@
+"""Files of probabilities, which runs leave for others to average (--save_scores)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from util.files import atomic_path
+
+SCORES = "scores"  # the folder of a video's, beside its masks
+
+
+class FrameScores(NamedTuple):
+    """Probabilities of one frame."""
+
+    prob: np.ndarray  # (O+1, h, w) uint8, background first; 255 is 1
+    labels: list[int]  # of the objects
+
+
+def pack_scores(prob: torch.Tensor, labels: Sequence[int]) -> FrameScores:
+    """Probabilities (O+1, h, w) in [0, 1], on any device -> what is written."""
+    return FrameScores((prob * 255).round_().byte().cpu().numpy(), [*labels])
+
+
+def write_scores(path: Path, scores: FrameScores) -> None:
+    """Write <frame>.npz: `prob` and `labels` as in FrameScores."""
+    with atomic_path(path, is_durable=False) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, prob=scores.prob, labels=np.array(scores.labels, np.uint8))
+
+
+def read_scores(path: Path) -> FrameScores:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            prob, labels = content["prob"], [int(label) for label in content["labels"]]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} holds no probabilities that can be read ({error}): segment the video again "
+            "with --save_scores."
+        ) from error
+    if prob.dtype != np.uint8 or prob.ndim != 3 or len(prob) != len(labels) + 1:
+        raise ValueError(
+            f"{path} holds {prob.shape} {prob.dtype} for {len(labels)} objects, which "
+            "--save_scores does not write: segment the video again."
+        )
+    return FrameScores(prob, labels)

@@ -1,0 +1,216 @@
+"""Follow objects through frames as they come: arrays in, arrays out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from util.hyper_para import EvalSettings
+from util.images import resize_image, working_size
+from util.masks import resize_labels
+
+
+class Core(Protocol):
+    """A session, as inference_core.py has it."""
+
+    labels: list[int]
+    quality: dict[int, float]
+
+    def step(
+        self, frame: torch.Tensor, masks: Mapping[int, torch.Tensor] | None, is_last: bool
+    ) -> torch.Tensor: ...
+    def can_skip(self) -> bool: ...
+    def skip(self) -> None: ...
+
+
+class Sessions(Protocol):
+    """Fresh sessions from one network, as inference_core.py has it."""
+
+    device: torch.device
+    weights_sha256: str
+    settings: EvalSettings  # with the method's own values filled in
+
+    def normalise(self, image: torch.Tensor) -> torch.Tensor:
+        """uint8 (3, H, W) -> what a session takes."""
+
+    def start(self, num_frames: int | None, num_objects: int | None) -> Core:
+        """A session for a video of this length, with so many objects in all."""
+
+
+class View(NamedTuple):
+    """How a session sees a frame: at a multiple of its size, and perhaps mirrored."""
+
+    scale: float = 1.0
+    is_flipped: bool = False
+
+    def see(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> the same, seen so."""
+        image = resize_image(image, self._size(image))
+        return np.ascontiguousarray(image[:, ::-1]) if self.is_flipped else image
+
+    def see_labels(self, labels: np.ndarray) -> np.ndarray:
+        """(H, W) uint8 -> the same, seen so."""
+        labels = resize_labels(labels, self._size(labels))
+        return np.ascontiguousarray(labels[:, ::-1]) if self.is_flipped else labels
+
+    def undo(self, prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Probabilities (O+1, h, w) of what was seen -> (O+1, H, W) of the frame."""
+        return resize_prob(prob.flip(-1) if self.is_flipped else prob, size)
+
+    def _size(self, array: np.ndarray) -> tuple[int, int]:
+        height, width = array.shape[:2]
+        return max(round(height * self.scale), 1), max(round(width * self.scale), 1)
+
+
+def views_of(settings: EvalSettings) -> list[View]:
+    """The views whose answers are averaged; one, of the frame as it is, by default.
+
+    Frames come at the largest scale where --size says what that is a multiple of.
+    """
+    largest = max(settings.scales) if settings.size else 1.0
+    flips = (False, True) if settings.flip else (False,)
+    return [View(scale / largest, flip) for scale in settings.scales for flip in flips]
+
+
+class Tracker:
+    """Objects of one video, or of a camera, frame by frame, in whatever order they come.
+
+        sessions = Sessions(EvalSettings(model="saves/stcn_small.pth"), InferenceCoreYV)
+        tracker = Tracker(sessions)
+        for frame in camera:
+            labels = tracker.segment(frame, given=mask_or_none)
+
+    Nothing it holds grows, save for what the memory policy stores. With `scales` or `flip` in the
+    settings, a session for each view of a frame answers, and their mean counts.
+
+    Args:
+        sessions: from inference_core.py; with InferenceCoreYV as its type of core, masks may come
+            on any frame and objects may go.
+        num_frames: length of the video, where known: memory is then allocated once.
+        num_objects: of the whole video, where known: see InferenceCoreYV.
+    """
+
+    def __init__(
+        self, sessions: Sessions, num_frames: int | None = None, num_objects: int | None = None
+    ) -> None:
+        self._sessions = sessions
+        self._views = views_of(sessions.settings)
+        self._cores = [sessions.start(num_frames, num_objects) for _ in self._views]
+        self.seconds = 0.0  # spent in `step` and `label_map`
+
+    @property
+    def labels(self) -> list[int]:
+        """Of the objects, in the order of the probabilities."""
+        return self._cores[0].labels
+
+    @property
+    def quality(self) -> dict[int, float]:
+        """How good the latest frame's masks look, by label; of frames that a method scores."""
+        return self._cores[0].quality
+
+    def segment(self, image: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
+        """Take the next frame, at any size, which is worked on at the settings' --size.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            given: (H, W) uint8: masks given on this frame, of new objects or to correct known ones.
+                Objects that are not in it are followed as before; where it is 0 it says nothing.
+
+        Returns:
+            (H, W) uint8: the label of each pixel; 0 is background.
+
+        Raises:
+            ValueError: what was given does not fit the frame, or the frame those before.
+        """
+        size = (image.shape[0], image.shape[1])
+        if given is not None and given.shape != size:
+            raise ValueError(
+                f"The given mask is {given.shape} and its frame {size}: they must be of one size."
+            )
+        small = working_size(size, self._sessions.settings.shorter_side)
+        if given is not None:
+            given = resize_labels(given, small) if given.any() else None
+        prob = self.step(resize_image(image, small), given)
+        assert prob is not None
+        return self.label_map(prob, size)
+
+    @torch.inference_mode()
+    def step(
+        self,
+        image: np.ndarray,
+        given: np.ndarray | None = None,
+        is_last: bool = False,
+        is_wanted: bool = True,
+    ) -> torch.Tensor | None:
+        """Take the next frame at its working size.
+
+        Args:
+            image: (h, w, 3) uint8 RGB; given: (h, w) uint8 labels.
+            is_last: nothing comes after.
+            is_wanted: whether anyone looks at the answer.
+
+        Returns:
+            float32 probabilities (O+1, h, w), background first, then objects as in `labels`; None
+            where nobody wants them and nothing to come depends on them.
+        """
+        start = time.perf_counter()
+        if not is_wanted and given is None and all(core.can_skip() for core in self._cores):
+            for core in self._cores:
+                core.skip()
+            return None
+        total: torch.Tensor | None = None
+        for view, core in zip(self._views, self._cores, strict=True):
+            seen = torch.from_numpy(view.see(image)).to(self._sessions.device).permute(2, 0, 1)
+            masks = None if given is None else self._split(view.see_labels(given))
+            prob = core.step(self._sessions.normalise(seen), masks, is_last)
+            prob = view.undo(prob, (image.shape[0], image.shape[1]))
+            total = prob if total is None else total + prob
+        assert total is not None
+        if len(self._views) > 1:
+            total /= len(self._views)
+        self.seconds += time.perf_counter() - start
+        return total
+
+    def remove(self, labels: Iterable[int]) -> None:
+        """Forget objects; the others are followed as before.
+
+        Raises:
+            ValueError: there is no such object, or the type of core lets none go.
+        """
+        labels = [*labels]
+        for core in self._cores:
+            if not hasattr(core, "remove"):
+                raise ValueError("Objects can go from sessions of InferenceCoreYV alone: use it.")
+            core.remove(labels)
+
+    def label_map(
+        self, prob: torch.Tensor, size: tuple[int, int], labels: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Probabilities (O+1, h, w) -> label map (H, W) uint8 at `size`: bilinear, then argmax.
+
+        labels: of the objects, where they are not those of now.
+        """
+        start = time.perf_counter()
+        prob = resize_prob(prob, size)
+        values = [0, *(self.labels if labels is None else labels)]
+        lookup = torch.tensor(values, dtype=torch.uint8, device=prob.device)
+        found = lookup[prob.argmax(0)].cpu().numpy()
+        self.seconds += time.perf_counter() - start
+        return found
+
+    def _split(self, labels: np.ndarray) -> dict[int, torch.Tensor]:
+        """(h, w) uint8 -> a mask in {0, 1} for each label."""
+        given = torch.from_numpy(labels).to(self._sessions.device)
+        return {int(v): (given == v).float() for v in np.unique(labels) if v}
+
+
+def resize_prob(prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(C, h, w) -> (C, H, W), bilinear."""
+    if tuple(prob.shape[-2:]) == tuple(size):
+        return prob
+    return F.interpolate(prob[None], size=size, mode="bilinear", align_corners=False)[0]
