@@ -24,7 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from util.files import claimed, write_json
+from util.files import write_json
 from util.images import load_image
 from util.masks import write_mask
 from util.output_folder import RUN_FILE, read_run_file
@@ -108,38 +108,42 @@ def merge(
     videos: dict[str, list[str]],
     output: Path,
 ) -> None:
-    """Write the merged masks of all videos; a video's folder appears when it is complete."""
+    """Write the merged masks of all videos; the folder appears when it is complete."""
     records = [read_run_file(run / RUN_FILE)["runs"][-1:] for run in runs]
     shares = [weight / sum(weights) for weight in weights]
-    num_frames = sum(len(frames) for frames in videos.values())
-    with (
-        claimed(output),
-        progressbar.ProgressBar(max_value=num_frames) as bar,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        for name, frames in videos.items():
-            partial = output / f".{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
 
-            def merge_one(frame: str, name: str = name, partial: Path = partial) -> None:
-                parts = [read_scores(run / name / SCORES / f"{frame}.npz") for run in runs]
-                first = load_image(runs[0] / name / f"{frame}.png", "mask")
-                colours = first.getpalette("RGB")
-                palette = None if colours is None else bytes(colours)
-                try:
-                    labels = merge_frame(parts, shares, (first.height, first.width))
-                except ValueError as error:
-                    raise ValueError(f"frame {frame} of video {name}: {error}") from error
-                write_mask(partial / f"{frame}.png", labels, palette)
+    def merge_one(name: str, frame: str) -> None:
+        parts = [read_scores(run / name / SCORES / f"{frame}.npz") for run in runs]
+        first = load_image(runs[0] / name / f"{frame}.png", "mask")
+        colours = first.getpalette("RGB")
+        palette = None if colours is None else bytes(colours)
+        try:
+            labels = merge_frame(parts, shares, (first.height, first.width))
+        except ValueError as error:
+            raise ValueError(f"frame {frame} of video {name}: {error}") from error
+        write_mask(partial / name / f"{frame}.png", labels, palette)
 
-            for _ in pool.map(merge_one, frames):
+    todo = [(name, frame) for name, frames in videos.items() for frame in frames]
+    try:
+        for name in videos:
+            (partial / name).mkdir(parents=True)
+        with (
+            progressbar.ProgressBar(max_value=len(todo)) as bar,
+            ThreadPoolExecutor(os.cpu_count()) as pool,
+        ):
+            for _ in pool.map(lambda args: merge_one(*args), todo):
                 bar.increment()
-            partial.rename(output / name)
         write_json(
-            output / "merged.json",
+            partial / "merged.json",
             {"runs": [*map(str, runs)], "weights": shares, "records": records},
         )
+        if output.exists():
+            output.rmdir()
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def merge_frame(

@@ -1,0 +1,236 @@
+"""Clips worked on by hand: directions, corrections, removals, and views that are averaged."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference_core import InferenceCore, Sessions
+from inference_core_yv import InferenceCoreYV
+from util.clip_session import ClipSession
+from util.hyper_para import EvalSettings
+from util.passes import mix
+from util.synthetic import make_clip
+from util.tracker import Tracker, View, views_of
+
+SIZE = (48, 64)
+NUM_FRAMES = 12
+
+
+@pytest.fixture(scope="module")
+def sessions(tiny_weights: Path) -> Sessions:
+    settings = EvalSettings(model=str(tiny_weights), device="cpu", mem_every=2)
+    return Sessions(settings, InferenceCoreYV)
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[np.ndarray]:
+    clip = make_clip(NUM_FRAMES, *SIZE, num_objects=2, seed=5)
+    return [clip.frame(index)[0] for index in range(NUM_FRAMES)]
+
+
+def box(label: int, top: int, left: int) -> np.ndarray:
+    mask = np.zeros(SIZE, np.uint8)
+    mask[top : top + 16, left : left + 16] = label
+    return mask
+
+
+def run(clip: ClipSession, direction: str = "forwards") -> dict[int, np.ndarray]:
+    return dict(clip.propagate(direction))
+
+
+def with_settings(sessions: Sessions, **changes: object) -> Sessions:
+    settings = dataclasses.replace(sessions.settings, **changes)  # type: ignore[arg-type]
+    other = Sessions.__new__(Sessions)
+    other.__dict__ = {**sessions.__dict__, "settings": settings}
+    return other
+
+
+def test_backwards_is_forwards_through_the_reversed_clip(
+    sessions: Sessions, frames: list[np.ndarray]
+) -> None:
+    clip, turned = ClipSession(sessions, frames), ClipSession(sessions, frames[::-1])
+    clip.give(NUM_FRAMES - 1, box(3, 10, 12))
+    turned.give(0, box(3, 10, 12))
+    backwards = list(clip.propagate("backwards"))
+    assert [index for index, _ in backwards] == [*range(NUM_FRAMES)][::-1]
+    for (_, ours), (_, theirs) in zip(backwards, turned.propagate(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert any(labels.any() for _, labels in backwards[1:])
+
+
+def test_a_correction_changes_what_follows_and_nothing_before(
+    sessions: Sessions, frames: list[np.ndarray]
+) -> None:
+    clip = ClipSession(sessions, frames)
+    clip.give(0, box(1, 4, 4) + box(2, 24, 40))
+    before = run(clip)
+    clip.give(6, box(1, 20, 8))
+    after = run(clip)
+    for index in range(6):
+        np.testing.assert_array_equal(before[index], after[index])
+    assert all((before[index] != after[index]).any() for index in range(6, NUM_FRAMES))
+    np.testing.assert_array_equal(after[6] == 1, box(1, 20, 8) == 1)
+    clip.take_back(6)
+    for index, labels in run(clip).items():
+        np.testing.assert_array_equal(labels, before[index])
+
+
+def test_an_object_comes_and_goes(sessions: Sessions, frames: list[np.ndarray]) -> None:
+    clip = ClipSession(sessions, frames)
+    clip.give(0, box(1, 4, 4))
+    clip.give(3, box(2, 24, 40))
+    clip.remove(2, at=7)
+    found = run(clip)
+    shown = [index for index, labels in found.items() if 2 in labels]
+    assert shown[0] == 3
+    assert shown[-1] == 6
+    clip.give(9, box(2, 8, 8))
+    found = run(clip)
+    assert not any(2 in found[index] for index in (7, 8))
+    assert 2 in found[9]
+    backwards = run(clip, "backwards")
+    assert 2 in backwards[9]
+    assert not any(2 in backwards[index] for index in (7, 8, 10, 11))
+    assert 2 in backwards[3]
+
+
+def test_both_ways_covers_frames_before_and_after_the_masks(
+    sessions: Sessions, frames: list[np.ndarray]
+) -> None:
+    clip = ClipSession(sessions, frames)
+    clip.give(5, box(1, 16, 24))
+    both, forwards, backwards = (run(clip, d) for d in ("both", "forwards", "backwards"))
+    assert [*both] == [*range(NUM_FRAMES)]
+    for index in range(NUM_FRAMES):
+        one = backwards if index < 5 else forwards
+        np.testing.assert_array_equal(both[index], one[index])
+    assert not any(forwards[index].any() for index in range(5))
+
+
+def test_between_two_masks_the_nearer_pass_counts_more() -> None:
+    def prob(value: float) -> torch.Tensor:
+        return torch.tensor([1 - value, value])[:, None, None]
+
+    mixed, labels = mix((prob(0.9), [4]), (prob(0.1), [4]), {4: 0.75})
+    assert labels == [4]
+    assert mixed[1].item() == pytest.approx(0.7)
+    assert mixed.sum(0).item() == pytest.approx(1)
+    mixed, labels = mix((prob(0.9), [4]), (prob(0.8), [2]), {4: 1.0, 2: 0.0})
+    assert labels == [2, 4]  # both are sure: they share
+    assert mixed[:, 0, 0].tolist() == pytest.approx([0, 0.8 / 1.7, 0.9 / 1.7])
+
+
+def test_given_frames_come_back_as_given_both_ways(
+    sessions: Sessions, frames: list[np.ndarray]
+) -> None:
+    clip = ClipSession(sessions, frames)
+    first, last = box(1, 4, 4), box(1, 28, 40)
+    clip.give(0, first)
+    clip.give(NUM_FRAMES - 1, last)
+    both = run(clip, "both")
+    np.testing.assert_array_equal(both[0], first)
+    np.testing.assert_array_equal(both[NUM_FRAMES - 1], last)
+
+
+def test_masks_on_one_frame_join(sessions: Sessions, frames: list[np.ndarray]) -> None:
+    clip = ClipSession(sessions, frames)
+    clip.give(0, box(1, 0, 0) + box(2, 24, 24))
+    clip.give(0, box(2, 0, 32))
+    np.testing.assert_array_equal(run(clip)[0], box(1, 0, 0) + box(2, 0, 32))
+
+
+def test_wrong_use_is_refused(sessions: Sessions, frames: list[np.ndarray]) -> None:
+    clip = ClipSession(sessions, frames)
+    with pytest.raises(ValueError, match="No mask is given"):
+        run(clip)
+    with pytest.raises(ValueError, match="no frame 12"):
+        clip.give(12, box(1, 0, 0))
+    with pytest.raises(ValueError, match="uint8"):
+        clip.give(0, box(1, 0, 0).astype(int))
+    with pytest.raises(ValueError, match="no object"):
+        clip.give(0, np.zeros(SIZE, np.uint8))
+    clip.give(0, box(1, 0, 0))
+    with pytest.raises(ValueError, match="no object 2"):
+        clip.remove(2, at=3)
+    with pytest.raises(ValueError, match="sideways"):
+        run(clip, "sideways")
+    odd = ClipSession(sessions, [frames[0], frames[1][:-1]])
+    odd.give(0, box(1, 0, 0))
+    with pytest.raises(ValueError, match="Frame 1 is"):
+        run(odd)
+
+
+# Live use, and views
+
+
+def test_a_tracker_takes_frames_of_any_size(sessions: Sessions, frames: list[np.ndarray]) -> None:
+    small = with_settings(sessions, size=32)
+    tracker = Tracker(small)
+    given = box(7, 10, 10)
+    found = [tracker.segment(frames[0], given), *(tracker.segment(f) for f in frames[1:4])]
+    assert {labels.shape for labels in found} == {SIZE}
+    overlap = ((found[0] == 7) & (given == 7)).sum() / ((found[0] == 7) | (given == 7)).sum()
+    assert overlap > 0.8  # the mask went down to 32 rows and back
+    tracker.segment(frames[4], box(9, 20, 40))
+    assert tracker.labels == [7, 9]
+    tracker.remove([7])
+    assert 7 not in tracker.segment(frames[5])
+    with pytest.raises(ValueError, match="one size"):
+        tracker.segment(frames[6], given[:-1])
+
+
+def test_only_cores_that_let_objects_go_remove(
+    tiny_weights: Path, frames: list[np.ndarray]
+) -> None:
+    settings = EvalSettings(model=str(tiny_weights), device="cpu")
+    tracker = Tracker(Sessions(settings, InferenceCore))
+    tracker.segment(frames[0], box(1, 0, 0))
+    with pytest.raises(ValueError, match="InferenceCoreYV"):
+        tracker.remove([1])
+
+
+def test_views_are_the_product_of_scales_and_flips() -> None:
+    settings = EvalSettings(scales=[0.5, 1.0], flip=True)
+    assert views_of(settings) == [View(0.5), View(0.5, True), View(1.0), View(1.0, True)]
+    assert views_of(EvalSettings()) == [View()]
+    # With --size, frames come at the largest scale: nothing is enlarged that was reduced before.
+    settings = EvalSettings(size=100, scales=[1.0, 2.0])
+    assert settings.shorter_side == 200
+    assert views_of(settings) == [View(0.5), View(1.0)]
+
+
+def test_a_mirrored_view_is_the_mirrored_run(sessions: Sessions, frames: list[np.ndarray]) -> None:
+    """The mean of both views of a clip is that of its mirror image, mirrored."""
+    both = with_settings(sessions, flip=True)
+    given = box(1, 10, 4)
+    ours, theirs, plain = Tracker(both), Tracker(both), Tracker(sessions)
+    for index, frame in enumerate(frames[:5]):
+        mask = given if index == 0 else None
+        turned = None if mask is None else np.ascontiguousarray(mask[:, ::-1])
+        prob = ours.step(frame, mask)
+        mirrored = theirs.step(np.ascontiguousarray(frame[:, ::-1]), turned)
+        alone = plain.step(frame, mask)
+        assert prob is not None
+        assert mirrored is not None
+        assert alone is not None
+        torch.testing.assert_close(prob, mirrored.flip(-1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(prob.sum(0), torch.ones(SIZE))
+        differs = index == 0 or not torch.allclose(prob, alone, atol=1e-4)
+        assert differs  # the second view says something
+
+
+def test_scales_are_averaged(sessions: Sessions, frames: list[np.ndarray]) -> None:
+    alone = [Tracker(with_settings(sessions, scales=[scale])) for scale in (1.0, 1.5)]
+    together = Tracker(with_settings(sessions, scales=[1.0, 1.5]))
+    for index, frame in enumerate(frames[:4]):
+        mask = box(1, 10, 4) if index == 0 else None
+        parts = [tracker.step(frame, mask) for tracker in alone]
+        prob = together.step(frame, mask)
+        assert prob is not None
+        expected = torch.stack([part for part in parts if part is not None]).mean(0)
+        torch.testing.assert_close(prob, expected)
