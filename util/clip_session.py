@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -13,6 +14,13 @@ from util.images import resize_image, working_size
 from util.masks import labels_of, resize_labels
 from util.passes import propagate
 from util.tracker import Sessions, Tracker
+
+
+class Frames(Protocol):
+    """Frames at random access, (H, W, 3) uint8 RGB each: a list of them, say."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class ClipSession:
     name = "clip"
     digest = ""
 
-    def __init__(self, sessions: Sessions, frames: Sequence[np.ndarray]) -> None:
+    def __init__(self, sessions: Sessions, frames: Frames) -> None:
         if not len(frames):
             raise ValueError("There are no frames.")
         self._sessions = sessions

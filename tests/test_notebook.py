@@ -1,0 +1,23 @@
+"""The notebook runs from its first cell to its last, in a kernel of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "own_video.ipynb"
+
+
+def test_the_notebook_runs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len(code) == 10
+    resources = {"metadata": {"path": str(NOTEBOOK.parent)}}
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
+    shown = [[output.output_type for output in cell.outputs] for cell in code]
+    assert "display_data" in shown[3]  # the first frame with its mask
+    assert "execute_result" in shown[-1]
+    printed = "".join(o.text for o in code[7].outputs if o.output_type == "stream")
+    assert "changed: frames 20 to 39" in printed
