@@ -41,6 +41,8 @@ class Core(Protocol):
     def step(
         self, frame: torch.Tensor, masks: Mapping[int, torch.Tensor] | None, is_last: bool
     ) -> torch.Tensor: ...
+    @property
+    def num_memory_frames(self) -> int: ...
     def can_skip(self) -> bool: ...
     def skip(self) -> None: ...
 
@@ -72,6 +74,7 @@ class Report:
     wall_seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)  # video -> sentence
     num_processes: int = 1
+    memory_frames: list[int] = field(default_factory=list)  # that each video had at its end
 
     def __str__(self) -> str:
         lines = [f"{self.num_videos} videos, {self.num_frames} frames"]
@@ -93,6 +96,8 @@ class Report:
                 f"{self.num_frames / max(self.wall_seconds, 1e-9):.2f} by the clock "
                 f"({self.wall_seconds:.1f} s)"
             )
+        if self.memory_frames:
+            lines.append(f"memory frames: largest {max(self.memory_frames)}")
         lines += [f"FAILED {name}: {why}" for name, why in self.failures.items()]
         return "\n".join(lines)
 
@@ -106,6 +111,7 @@ def join_reports(reports: Sequence[Report]) -> Report:
         joined.num_skipped_frames += report.num_skipped_frames
         joined.redone += report.redone
         joined.failures |= report.failures
+        joined.memory_frames += report.memory_frames
         # Together they are so many times as fast.
         joined.processing_seconds += report.processing_seconds / len(reports)
         joined.wall_seconds = max(joined.wall_seconds, report.wall_seconds)
@@ -307,6 +313,7 @@ class Runner:
                 if labels is not None and (frame.is_required or self.write_all):
                     saver.put(Output(frame.name, labels, frame.image))
                 yield
+        report.memory_frames.append(core.num_memory_frames)
 
     def _step(self, core: Core, frame: Any, video: Video, is_last: bool) -> np.ndarray | None:
         """Labels (H, W) uint8 at the video's own size; None for a frame that nobody wants."""
