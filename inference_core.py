@@ -151,6 +151,12 @@ class InferenceCore:
         """Bytes of the memory frames."""
         return sum(group.bank.bytes_stored for group in self._groups)
 
+    @property
+    def num_memory_frames(self) -> int:
+        """Slots in use of the bank with most of them; an embedding of many frames counts as one."""
+        banks = [group.bank for group in self._groups]
+        return max((b.num_slots + (b.embedding is not None) for b in banks), default=0)
+
     def _check_frame(self, frame: torch.Tensor) -> None:
         index = self.frame_index + 1
         if self._is_over:
@@ -284,16 +290,25 @@ class InferenceCore:
 
 
 class Sessions:
-    """Fresh cores, video after video, from one network and the settings of an eval script."""
+    """Fresh cores, video after video, from one network and the settings of an eval script.
+
+    Args:
+        network: in the place of the weights in `settings.model`.
+    """
 
     def __init__(
-        self, settings: EvalSettings, core_type: type[InferenceCore] = InferenceCore
+        self,
+        settings: EvalSettings,
+        core_type: type[InferenceCore] = InferenceCore,
+        network: Network | None = None,
     ) -> None:
         self.device = pick_device(settings.device, started_ranks().local_rank)
         dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
-        network = load_for_evaluation(settings.model)
+        self.weights_sha256 = ""
+        if network is None:
+            network = load_for_evaluation(settings.model)
+            self.weights_sha256 = sha256(Path(settings.model))
         self.settings = settings = of_method(settings, network.spec.method)
-        self.weights_sha256 = sha256(Path(settings.model))
         self.network = network.for_inference(self.device, dtype)
         self.policy = make_policy(self.network, settings)
         self.core_type = core_type

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from inference_core import Sessions
+from util.devices import peak_memory
 from util.hyper_para import EvalSettings
 from util.synthetic import make_clip
 
@@ -79,7 +79,7 @@ def measure(arguments: argparse.Namespace, num_frames: int) -> dict[str, float]:
             mem_every=arguments.mem_every,
         )
     )
-    loaded = _peak(sessions.device)
+    loaded = peak_memory(sessions.device) / MIB
     core = sessions.start(num_frames)
     clip = make_clip(num_frames, arguments.height, arguments.width, arguments.objects, seed=0)
     for index, (image, labels) in enumerate(progressbar.progressbar(clip)):
@@ -92,17 +92,10 @@ def measure(arguments: argparse.Namespace, num_frames: int) -> dict[str, float]:
     stored = core.bytes_stored / MIB
     return {
         "frames": num_frames,
-        "peak": _peak(sessions.device),
+        "peak": peak_memory(sessions.device) / MIB,
         "stored": stored,
         "loaded": loaded,
     }
-
-
-def _peak(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MIB
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak / 1024
 
 
 if __name__ == "__main__":

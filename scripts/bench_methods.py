@@ -28,7 +28,8 @@ from inference_core import InferenceCore, make_policy
 from model.methods import METHODS, build_network
 from model.network import NetworkSpec
 from util.devices import pick_device, pick_dtype
-from util.files import atomic_path, write_json
+from util.figures import save_figure
+from util.files import write_json
 from util.hyper_para import EvalSettings
 from util.parse_settings import of_method
 from util.synthetic import make_clip
@@ -137,10 +138,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
     right.legend(fontsize=7, ncol=2)
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    save_figure(figure, path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from util.files import atomic_path
+from util.figures import save_figure
 
 CURVES = {"total_loss": "loss", "iou": "IoU of the last frame", "lr": "learning rate"}
 
@@ -72,9 +72,7 @@ def main(argv: list[str] | None = None) -> int:
             panel.grid(alpha=0.3)
         panels[0].legend()
         panels[-1].set_xlabel("iteration")
-        figure.tight_layout()
-        with atomic_path(arguments.output) as temporary:
-            figure.savefig(temporary, format="png", dpi=100)
+        save_figure(figure, arguments.output)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -37,7 +37,8 @@ from datasets.video import Video
 from inference_core import InferenceCore, Sessions
 from model.checkpoint import load_for_evaluation
 from model.features import MemoryEntry
-from util.files import atomic_path, write_json
+from util.figures import save_figure
+from util.files import write_json
 from util.hyper_para import EvalSettings
 from util.metrics import region_similarity
 from util.padding import padding_of, unpad
@@ -264,10 +265,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     right.set_title("error accumulation")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.tight_layout()
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
+    save_figure(figure, path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,16 @@ def test_skipping_what_matters_is_refused() -> None:
     core.skip()
 
 
+def test_an_embedding_counts_as_one_memory_frame() -> None:
+    core = InferenceCore(*ready("rde", mem_every=2), 5)
+    counts = []
+    for t in range(NUM_FRAMES):
+        core.step(FRAMES[t], masks_on({0: [1]}, t), is_last=t == NUM_FRAMES - 1)
+        counts.append(core.num_memory_frames)
+    # The first frame with the embedding; the latest memory frame from frame 2 on.
+    assert counts == [2, 2] + [3] * (NUM_FRAMES - 2)
+
+
 @each_method
 @pytest.mark.parametrize("memory", ["", "every_n"])
 def test_a_removed_object_leaves_the_others(method: str, memory: str) -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -87,6 +91,31 @@ def test_mixed_precision_computes_in_its_type() -> None:
     with autocast(CPU, torch.bfloat16):
         assert (a @ a).dtype == torch.bfloat16
     assert (a @ a).dtype == torch.float32
+
+
+def test_peak_memory_is_the_process_own() -> None:
+    """It grows with what is allocated, stays when that goes, and ignores the process before."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
+import numpy, torch
+from util.devices import peak_memory
+cpu = torch.device("cpu")
+before = peak_memory(cpu)
+large = numpy.ones(200 * 2**20, numpy.uint8)
+during = peak_memory(cpu)
+del large
+print(before, during, peak_memory(cpu))
+"""
+    large = np.ones(2**30, np.uint8)
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    del large
+    before, during, after = map(int, said.split())
+    assert during - before > 150 * 2**20
+    assert after - before > 150 * 2**20
+    if sys.platform == "linux":
+        assert before < 2**30
 
 
 def test_one_process_alone_is_the_main_one(monkeypatch: pytest.MonkeyPatch) -> None:

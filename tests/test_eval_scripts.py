@@ -137,6 +137,7 @@ def test_davis_2017(evaluate: Evaluate, synthetic: Path, tmp_path: Path, split: 
             assert set(np.unique(labels(path))) <= {0, 1, 2}
     assert "2 videos, 22 frames" in result.out
     assert FPS.search(result.out)
+    assert "memory frames: largest 2" in result.out  # the last of frames 0, 5 and 10 is not read
 
 
 def test_davis_2016(evaluate: Evaluate, synthetic: Path, tmp_path: Path) -> None:

@@ -260,10 +260,13 @@ def test_a_new_object_takes_its_pixels_and_leaves_the_past(network: Network) -> 
 
 def test_all_memories_take_the_frame_of_a_new_object(network: Network) -> None:
     core = InferenceCoreYV(network, EveryN(100), num_frames=NUM_FRAMES)
+    assert core.num_memory_frames == 0
     core.step(FRAMES[0], discs(1, 2))
     core.step(FRAMES[1])
     assert core.bytes_stored == slot_bytes(network, 2)
+    assert core.num_memory_frames == 1
     core.step(FRAMES[2], discs(3, frame=2))
+    assert core.num_memory_frames == 2  # of the objects that were there before
     assert core.bytes_stored == 2 * slot_bytes(network, 2) + slot_bytes(network, 1)
     probs = [core.step(FRAMES[t]) for t in range(3, 5)]
 

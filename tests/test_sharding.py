@@ -116,8 +116,9 @@ def test_videos_are_dealt_out_by_length() -> None:
 
 
 def test_one_report_of_all() -> None:
-    first = Report(2, 1, 20, 3, ["a"], 4.0, 9.0, {"x": "broken"})
-    second = Report(3, 1, 40, 0, [], 8.0, 10.0, {})
+    first = Report(2, 1, 20, 3, ["a"], 4.0, 9.0, {"x": "broken"}, memory_frames=[5, 2])
+    second = Report(3, 1, 40, 0, [], 8.0, 10.0, {}, memory_frames=[3])
     joined = join_reports([first, second])
-    assert joined == Report(5, 1, 60, 3, ["a"], 6.0, 10.0, {"x": "broken"}, 2)
+    assert joined == Report(5, 1, 60, 3, ["a"], 6.0, 10.0, {"x": "broken"}, 2, [5, 2, 3])
     assert "by 2 processes" in str(joined)
+    assert "memory frames: largest 5" in str(joined)

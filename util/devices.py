@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
+import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -74,6 +78,20 @@ def pick_dtype(precision: str, device: torch.device, use_half: bool) -> torch.dt
     if precision not in _DTYPES:
         raise ValueError(f"{precision!r} is no precision: choose from {', '.join(PRECISIONS)}.")
     return _DTYPES[precision]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak so far: what torch had allocated on a GPU (CUDA); elsewhere the resident
+    set of this process, Python and all libraries included."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        # On Linux getrusage goes on from the peak of the process that started this one.
+        status = Path("/proc/self/status").read_text()
+        return int(re.findall(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[0]) * 1024
+    except (OSError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:

@@ -187,6 +187,7 @@ class Runner:
                     yield
             finally:
                 report.processing_seconds += sum(tracker.seconds for tracker in trackers)
+        report.memory_frames.append(max(tracker.num_memory_frames for tracker in trackers))
         if self.settings.overlay and is_backwards:
             draw_overlay(video, folder)
         if scratch.exists():

@@ -19,6 +19,7 @@ class Report:
     wall_seconds: float = 0.0
     failures: dict[str, str] = field(default_factory=dict)  # video -> sentence
     num_processes: int = 1
+    memory_frames: list[int] = field(default_factory=list)  # that each video had at its end
     summaries: dict[str, str] = field(default_factory=dict)  # video -> table of its objects
 
     def __str__(self) -> str:
@@ -41,6 +42,8 @@ class Report:
                 f"{self.num_frames / max(self.wall_seconds, 1e-9):.2f} by the clock "
                 f"({self.wall_seconds:.1f} s)"
             )
+        if self.memory_frames:
+            lines.append(f"memory frames: largest {max(self.memory_frames)}")
         if len(self.summaries) == 1:
             lines += self.summaries.values()
         lines += [f"FAILED {name}: {why}" for name, why in self.failures.items()]
@@ -56,6 +59,7 @@ def join_reports(reports: Sequence[Report]) -> Report:
         joined.num_skipped_frames += report.num_skipped_frames
         joined.redone += report.redone
         joined.failures |= report.failures
+        joined.memory_frames += report.memory_frames
         joined.summaries |= report.summaries
         # Together they are so many times as fast.
         joined.processing_seconds += report.processing_seconds / len(reports)

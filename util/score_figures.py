@@ -9,6 +9,7 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
+from util.figures import save_figure
 from util.files import atomic_path
 from util.masks import DAVIS_PALETTE
 from util.overlay import blend
@@ -34,11 +35,8 @@ def draw_curves(scores: Scores, folder: Path) -> list[Path]:
         axes.set_title(f"{sequence}: J&F {scores.sequences[sequence].mean:.3f}")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, ncol=4)
-        figure.tight_layout()
         written.append(folder / f"{sequence}.png")
-        with atomic_path(written[-1]) as temporary:
-            figure.savefig(temporary, format="png", dpi=100)
-        plt.close(figure)
+        save_figure(figure, written[-1])
     return written
 
 

@@ -24,6 +24,8 @@ class Core(Protocol):
     def step(
         self, frame: torch.Tensor, masks: Mapping[int, torch.Tensor] | None, is_last: bool
     ) -> torch.Tensor: ...
+    @property
+    def num_memory_frames(self) -> int: ...
     def can_skip(self) -> bool: ...
     def skip(self) -> None: ...
 
@@ -112,6 +114,11 @@ class Tracker:
     def quality(self) -> dict[int, float]:
         """How good the latest frame's masks look, by label; of frames that a method scores."""
         return self._cores[0].quality
+
+    @property
+    def num_memory_frames(self) -> int:
+        """Frames in memory, of the session that holds most."""
+        return max(core.num_memory_frames for core in self._cores)
 
     def segment(self, image: np.ndarray, given: np.ndarray | None = None) -> np.ndarray:
         """Take the next frame, at any size, which is worked on at the settings' --size.

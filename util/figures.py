@@ -1,0 +1,20 @@
+"""Figures of matplotlib as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from util.files import atomic_path
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
+    """Lay a figure out, write it as a PNG, whole or not at all, and close it."""
+    try:
+        figure.tight_layout()
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=dpi)
+    finally:
+        plt.close(figure)
