@@ -1,0 +1,292 @@
+"""Time of a frame: encode, read, decode, memorise; in milliseconds, and in units of this machine.
+
+    python scripts/bench_inference.py --output out/speed
+    python scripts/bench_inference.py --methods stcn --objects 1 --frames 300 --output out/growth
+
+A unit is one float32 convolution of (1, 256, 120, 216) with 256 3x3 filters and padding 1, the best
+of 5, in the same process: figures of two machines, or of one that is busy, compare by it. Networks
+have fresh weights, which cost what trained ones do (--model takes a file). Every row runs in a
+process of its own, from the first frame on, so that its peak of memory is its own. Writes
+speed.json and speed.png.
+
+Where the published implementations were measured so (float32, 480x854, first 11 or 8 frames), the
+table has their units beside ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import progressbar
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from inference_core import Sessions
+from model.methods import METHODS, build_network
+from model.network import NetworkSpec
+from util.devices import peak_memory
+from util.figures import save_figure
+from util.files import write_json
+from util.hyper_para import EvalSettings
+from util.images import read_image
+from util.masks import DAVIS_PALETTE, write_mask
+from util.provenance import describe_run
+from util.synthetic import make_clip
+from util.tracker import Tracker
+
+MIB = 2**20
+STAGES = ("encode", "read", "decode", "memorise")
+# (method, objects) -> units a frame of the published implementation, and the frames it was fed.
+PUBLISHED = {
+    ("stcn", 1): 9.6, ("stcn", 3): 21.6, ("gsfm", 1): 20.6, ("gsfm", 3): 55.0, ("qdmn", 1): 15.9,
+    ("rde", 1): 11.1, ("rde", 3): 26.4, ("imsfr", 1): 15.5,
+}  # fmt: skip
+NUM_FRAMES = {"stcn": 11}
+OTHERS = 8
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure every row, print a table, draw."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
+    parser.add_argument("--model", help="weights to measure, instead of --methods with fresh ones")
+    parser.add_argument("--net_size", default="base", help="of networks with fresh weights")
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=854)
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--precision", nargs="+", default=["float32", "half"])
+    parser.add_argument("--frames", type=int, help="default: as the published ones, 11 or 8")
+    parser.add_argument("--mem_capacity", type=int, help="frames that memory holds at most")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=2, help="clips, of which the best counts")
+    parser.add_argument("--output", type=Path, required=True, help="folder for JSON and PNG")
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.child is not None:
+        method, objects, precision = arguments.child
+        print(json.dumps(measure(arguments, method, int(objects), precision)))
+        return 0
+    given = sys.argv[1:] if argv is None else argv
+    runs = [
+        (method, objects, precision)
+        for precision in arguments.precision
+        for method in (["file"] if arguments.model else arguments.methods)
+        for objects in arguments.objects
+    ]
+    rows: list[dict[str, Any]] = []
+    settings = {name: str(value) for name, value in vars(arguments).items()}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    io_ms = measure_io(arguments.height, arguments.width)
+    print(HEADER)
+    for run in progressbar.progressbar(runs, redirect_stdout=True):
+        command = [sys.executable, __file__, *given, "--child", *map(str, run)]
+        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        if child.returncode:
+            return child.returncode
+        rows.append(json.loads(child.stdout))
+        print(describe(rows[-1]))
+        run_record = {**describe_run(EvalSettings()), "settings": settings}
+        content = {"rows": rows, "io_ms": io_ms, **run_record}
+        write_json(arguments.output / "speed.json", content)
+        draw(rows, arguments.output / "speed.png")
+    print(
+        f"I/O of a frame, in other threads: {io_ms['decode']:.1f} ms to decode a JPEG, "
+        f"{io_ms['encode']:.1f} ms to write a mask."
+    )
+    return 0
+
+
+class Stopwatch:
+    """Adds up the time of some functions of an object, each call waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+
+    def time(self, owner: Any, function: str, stage: str) -> None:
+        """Time a function of `owner` from here on, as part of a stage."""
+        inner: Callable[..., Any] = getattr(owner, function)
+
+        def timed(*args: Any, **options: Any) -> Any:
+            start = time.perf_counter()
+            result = inner(*args, **options)
+            synchronise(self._device)
+            self.seconds[stage] += time.perf_counter() - start
+            return result
+
+        object.__setattr__(owner, function, timed)
+
+
+def measure(
+    arguments: argparse.Namespace, method: str, num_objects: int, precision: str
+) -> dict[str, Any]:
+    """Segment a drawn clip some times; the best one's seconds a frame, by stage."""
+    torch.manual_seed(0)
+    network = None
+    if method != "file":
+        network = build_network(NetworkSpec(method, arguments.net_size))
+    settings = EvalSettings(
+        model=arguments.model or "",
+        device=arguments.device,
+        amp=precision == "half",
+        precision="auto" if precision == "half" else precision,  # type: ignore[arg-type]
+        mem_capacity=arguments.mem_capacity,
+        size=min(arguments.height, arguments.width),
+    )
+    num_frames = arguments.frames or NUM_FRAMES.get(method, OTHERS)
+    sessions = Sessions(settings, network=network)
+    loaded = peak_memory(sessions.device)
+    clip = make_clip(num_frames, arguments.height, arguments.width, num_objects, seed=0)
+    unit = measure_unit(sessions.device)
+    best: dict[str, Any] = {}
+    for _ in range(arguments.repeats):
+        stopwatch = Stopwatch(sessions.device)
+        frames = segment(sessions, stopwatch, clip, num_frames, num_objects)
+        if not best or sum(frames) < sum(best["seconds"]):
+            best = {"seconds": frames, "stages": stopwatch.seconds}
+    unit = min(unit, measure_unit(sessions.device))
+    mean = float(np.mean(best["seconds"]))
+    return {
+        "method": sessions.network.spec.method,
+        "objects": num_objects,
+        "precision": str(sessions.network.dtype).removeprefix("torch."),
+        "unit_ms": 1e3 * unit,
+        "units": mean / unit,
+        "published": PUBLISHED.get((method, num_objects)) if arguments.net_size == "base" else None,
+        "median_ms": 1e3 * float(np.median(best["seconds"])),
+        "p95_ms": 1e3 * float(np.percentile(best["seconds"], 95)),
+        "stages_ms": {k: 1e3 * v / num_frames for k, v in best["stages"].items()},
+        "peak_mib": (peak_memory(sessions.device) - loaded) / MIB,
+        "ms": [1e3 * s for s in best["seconds"]],
+    }
+
+
+def segment(
+    sessions: Sessions, stopwatch: Stopwatch, clip: Any, num_frames: int, num_objects: int
+) -> list[float]:
+    """Seconds of each frame of the clip, from RGB to labels."""
+    network = sessions.network
+    for function, stage in [
+        ("encode_query", "encode"),
+        ("read", "read"),
+        ("decode", "decode"),
+        ("encode_memory", "memorise"),
+    ]:
+        network.__dict__.pop(function, None)  # an earlier clip's
+        stopwatch.time(network, function, stage)
+    tracker = Tracker(sessions, num_frames, num_objects)
+    seconds = []
+    for index, (image, labels) in enumerate(clip):
+        start = time.perf_counter()
+        given = labels if index == 0 else None
+        prob = tracker.step(image, given, is_last=index == num_frames - 1)
+        assert prob is not None
+        tracker.label_map(prob, image.shape[:2])
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def measure_unit(device: torch.device) -> float:
+    """Seconds of the unit: the best of 5."""
+    image = torch.randn(1, 256, 120, 216, device=device)
+    filters = torch.randn(256, 256, 3, 3, device=device) / 48
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(5):
+            start = time.perf_counter()
+            F.conv2d(image, filters, padding=1)
+            synchronise(device)
+            best = min(best, time.perf_counter() - start)
+    return best
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what a device was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def measure_io(height: int, width: int) -> dict[str, float]:
+    """Milliseconds to decode a frame and to write a mask: the best of 5."""
+    image, labels = next(iter(make_clip(1, height, width, 3, seed=0)))
+    best = {"decode": float("inf"), "encode": float("inf")}
+    with tempfile.TemporaryDirectory() as name:
+        frame, mask = Path(name, "frame.jpg"), Path(name, "mask.png")
+        Image.fromarray(image).save(frame, quality=95)
+        for _ in range(5):
+            start = time.perf_counter()
+            read_image(frame)
+            middle = time.perf_counter()
+            write_mask(mask, labels, DAVIS_PALETTE)
+            best["decode"] = min(best["decode"], 1e3 * (middle - start))
+            best["encode"] = min(best["encode"], 1e3 * (time.perf_counter() - middle))
+    return best
+
+
+HEADER = (
+    f"{'method':7}{'precision':>10}{'objects':>8}{'units':>8}{'publ.':>7}{'median':>9}{'p95':>9}"
+    + "".join(f"{stage:>10}" for stage in STAGES)
+    + f"{'peak MiB':>10}   (ms a frame)"
+)
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A line of the table."""
+    published = f"{row['published']:7.1f}" if row["published"] else "      -"
+    return (
+        f"{row['method']:7}{row['precision']:>10}{row['objects']:8}{row['units']:8.2f}{published}"
+        f"{row['median_ms']:9.1f}{row['p95_ms']:9.1f}"
+        + "".join(f"{row['stages_ms'][stage]:10.1f}" for stage in STAGES)
+        + f"{row['peak_mib']:10.0f}{_growth(row['ms'])}"
+    )
+
+
+def _growth(milliseconds: list[float]) -> str:
+    """What late frames cost beside early ones, of a clip long enough to tell."""
+    if len(milliseconds) < 100:
+        return ""
+    early, late = np.mean(milliseconds[5:25]), np.mean(milliseconds[-20:])
+    return f"   last 20 frames / frames 5 to 24: {late / early:.2f}"
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Units a frame of each row, by stage, and what was published."""
+    figure, axes = plt.subplots(figsize=(9, 1 + 0.36 * len(rows)))
+    names = [f"{r['method']} {r['precision']}, {r['objects']} obj." for r in rows]
+    left = np.zeros(len(rows))
+    for stage in STAGES:
+        width = np.array([r["stages_ms"][stage] / r["unit_ms"] for r in rows])
+        axes.barh(names, width, left=left, label=stage)
+        left += width
+    rest = np.array([r["units"] for r in rows]) - left
+    axes.barh(names, rest.clip(min=0), left=left, label="other", color="0.7")
+    for at, row in enumerate(rows):
+        if row["published"]:
+            label = "published (float32)" if at == 0 else None
+            axes.plot([row["published"]] * 2, [at - 0.4, at + 0.4], color="k", label=label)
+    axes.invert_yaxis()
+    axes.set_xlabel("units a frame")
+    axes.legend(fontsize=8)
+    axes.grid(axis="x", alpha=0.3)
+    save_figure(figure, path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
