@@ -6,9 +6,17 @@ import sys
 from pathlib import Path
 
 from datasets.davis import davis_2017
+from datasets.video import Video
 from inference_core import InferenceCore, Sessions
 from util.eval_runner import run_eval
+from util.hyper_para import EvalSettings
 from util.parse_settings import parse_eval
+
+
+def read_videos(settings: EvalSettings) -> list[Video]:
+    """The videos of --davis_path and --split."""
+    root, side = Path(settings.davis_path), settings.shorter_side
+    return davis_2017(root, settings.split, shorter_side=side)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,9 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_eval("davis", argv)
     return run_eval(
         settings,
-        lambda: davis_2017(
-            Path(settings.davis_path), settings.split, shorter_side=settings.shorter_side
-        ),
+        lambda: read_videos(settings),
         lambda: Sessions(settings, InferenceCore),
     )
 

@@ -6,9 +6,16 @@ import sys
 from pathlib import Path
 
 from datasets.davis import davis_2016
+from datasets.video import Video
 from inference_core import InferenceCore, Sessions
 from util.eval_runner import run_eval
+from util.hyper_para import EvalSettings
 from util.parse_settings import parse_eval
+
+
+def read_videos(settings: EvalSettings) -> list[Video]:
+    """The videos of --davis_path and --split."""
+    return davis_2016(Path(settings.davis_path), settings.split, settings.shorter_side)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = parse_eval("davis_2016", argv)
     return run_eval(
         settings,
-        lambda: davis_2016(Path(settings.davis_path), settings.split, settings.shorter_side),
+        lambda: read_videos(settings),
         lambda: Sessions(settings, InferenceCore),
     )
 

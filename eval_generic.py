@@ -12,22 +12,24 @@ from datasets.video import Video
 from inference_core import Sessions
 from inference_core_yv import InferenceCoreYV
 from util.eval_runner import run_eval
+from util.hyper_para import EvalSettings
 from util.parse_settings import parse_eval
+
+
+def read_videos(settings: EvalSettings) -> list[Video]:
+    """The video of --video, or those of --data_path."""
+    side = settings.shorter_side
+    if settings.video:
+        return [one_video(Path(settings.video), Path(settings.mask), side)]
+    return generic(Path(settings.data_path), side, settings.direction != "forwards")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, build, run; returns the exit status."""
     settings = parse_eval("generic", argv)
-
-    def read_videos() -> list[Video]:
-        side = settings.shorter_side
-        if settings.video:
-            return [one_video(Path(settings.video), Path(settings.mask), side)]
-        return generic(Path(settings.data_path), side, settings.direction != "forwards")
-
     return run_eval(
         settings,
-        read_videos,
+        lambda: read_videos(settings),
         lambda: Sessions(settings, InferenceCoreYV),
         has_summary=True,
     )

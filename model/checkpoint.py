@@ -130,9 +130,16 @@ def load_network(
 
 
 def load_for_evaluation(path: Path | str) -> Network:
-    """The network for several objects; a stage 0 network is widened by zeros, as published.
+    """The network for several objects, see `read_for_evaluation`."""
+    spec, weights = read_for_evaluation(path)
+    return _fill(build_network(spec), weights, path)
 
-    Where its method has parts that stage 0 lacks (RDE), it is taken for the method that has not.
+
+def read_for_evaluation(path: Path | str) -> tuple[NetworkSpec, StateDict]:
+    """What is evaluated of a file of weights; stage 0 weights are widened by zeros, as published.
+
+    Where their method has parts that stage 0 lacks (RDE), they are taken for the method that has
+    not.
     """
     spec, weights = read_weights(path)
     if spec.is_single_object:
@@ -148,7 +155,7 @@ def load_for_evaluation(path: Path | str) -> Network:
                 stacklevel=2,
             )
         spec = fitting
-    return _fill(build_network(spec), weights, path)
+    return spec, weights
 
 
 def _empty(spec: NetworkSpec) -> StateDict:

@@ -131,7 +131,7 @@ def format_table(scores: Scores) -> str:
 def write_global_csv(path: Path, scores: Scores) -> None:
     """Write the figures over all objects: a header and one row, as the official code does."""
     figures = _figures(scores.overall)
-    _write_rows(path, GLOBAL_COLUMNS, [[f"{figures[column]:.6f}" for column in GLOBAL_COLUMNS]])
+    write_rows(path, GLOBAL_COLUMNS, [[f"{figures[column]:.6f}" for column in GLOBAL_COLUMNS]])
 
 
 def write_object_csv(path: Path, scores: Scores, *, with_means: bool = False) -> None:
@@ -146,7 +146,7 @@ def write_object_csv(path: Path, scores: Scores, *, with_means: bool = False) ->
     for name, score in rows:
         figures = _figures(score)
         cells.append([name, *(f"{figures[column]:.6f}" for column in OBJECT_COLUMNS[1:])])
-    _write_rows(path, OBJECT_COLUMNS, cells)
+    write_rows(path, OBJECT_COLUMNS, cells)
 
 
 def write_scores_json(path: Path, scores: Scores, record: Mapping[str, Any]) -> None:
@@ -167,6 +167,7 @@ def write_scores_json(path: Path, scores: Scores, record: Mapping[str, Any]) -> 
     write_json(path, content)
 
 
-def _write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file, whole or not at all."""
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
