@@ -18,7 +18,14 @@ _FRAMES_AHEAD = 4  # decoded before they are needed
 _FRAMES_BEHIND = 8  # segmented and waiting to be written
 
 
-class Video(Protocol):
+class Frames(Protocol):
+    """Frames that are decoded when they are asked for, in any thread."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Video(Frames, Protocol):
     """A video as datasets/video.py gives it."""
 
     name: str
@@ -32,9 +39,6 @@ class Video(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
-
 
 class Output(NamedTuple):
     """A segmented frame to write."""
@@ -44,7 +48,7 @@ class Output(NamedTuple):
     image: np.ndarray  # (h, w, 3) uint8
 
 
-def prefetch(video: Video) -> Iterator[Any]:
+def prefetch(video: Frames) -> Iterator[Any]:
     """The frames of a video in order, decoded ahead in a thread; raises what decoding raises."""
     pool = ThreadPoolExecutor(1)
     try:
