@@ -1,82 +1,98 @@
-"""Predicted masks beside DAVIS' annotations: which files are scored, and reading both."""
+"""Predicted masks beside annotations: the files of a sequence, checks before scoring, reading."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from datasets.davis import at_480p, find_2016, find_2017, read_sequences
-from util.masks import labels_of
+from util.images import list_images
+from util.masks import resize_labels
 
-BACKGROUND = 0
 VOID = 255
-MAX_PROBLEMS = 10
+
+
+class Convention(Enum):
+    """What the values of masks mean.
+
+    DAVIS_2016: one object, where the annotation is above 127 and the prediction is not 0.
+    DAVIS_2017: values are labels, 1 in 1-bit masks; 255 is no object.
+    GIVEN: values are labels, 255 in 1-bit masks; 255 is an object where there is no other.
+    """
+
+    DAVIS_2016 = 2016
+    DAVIS_2017 = 2017
+    GIVEN = 0
 
 
 @dataclass(frozen=True)
 class SequenceFiles:
-    """What is scored of one sequence: its objects' labels and the two masks of each frame."""
+    """What is scored of one sequence.
+
+    labels: objects that are scored on all frames.
+    later: labels that become objects on the frame that first shows them; scored after it.
+    predictions, truths: the two masks of each frame, in order.
+    images: folder of the frames' images; None where it is not known.
+    is_seen: by label, whether its category is in the training set (YouTube-VOS).
+    """
 
     name: str
     labels: tuple[int, ...]
     predictions: tuple[Path, ...]
     truths: tuple[Path, ...]
+    convention: Convention
+    later: Collection[int] = ()
+    images: Path | None = None
+    is_seen: Mapping[int, bool] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.truths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of the prediction, resized where it has to be, and of the annotation.
+
+        Both (H, W) uint8, of the annotation's size. Raises ValueError for a file that is damaged or
+        no mask.
+        """
+        truth = read_truth(self.truths[index], self.convention)
+        prediction = read_prediction(self.predictions[index], self.convention)
+        return resize_labels(prediction, (truth.shape[0], truth.shape[1])), truth
 
 
-def find_split(davis_path: Path, year: int, split: str) -> tuple[Path, list[str]]:
-    """Return the folder of the annotations and the names of the split's sequences."""
-    base, listing = find_2016(davis_path, split) if year == 2016 else find_2017(davis_path, split)
-    return at_480p(base / "Annotations"), list(dict.fromkeys(read_sequences(listing)))
+@dataclass(frozen=True)
+class Selection:
+    """What is scored, at least one sequence, and sentences on what is not as it should be."""
+
+    sequences: tuple[SequenceFiles, ...]
+    warnings: tuple[str, ...] = ()
 
 
-def find_sequences(
-    results_path: Path, annotations: Path, names: Sequence[str], year: int
-) -> list[SequenceFiles]:
-    """Pair the scored frames with their predictions, or raise ValueError with what is wrong."""
-    if not results_path.is_dir():
-        raise ValueError(
-            f"The results folder {results_path} does not exist; give --results_path the folder "
-            "with a folder of PNG masks for each sequence."
-        )
-    problems: list[str] = []
-    annotated: dict[str, list[Path]] = {}
-    for name in names:
-        annotated[name] = sorted((annotations / name).glob("*.png"))
-        problems += _find_problems(annotations / name, annotated[name], results_path / name)
-    if problems:
-        lines = problems[:MAX_PROBLEMS]
-        if len(problems) > len(lines):
-            lines.append(f"and {len(problems) - len(lines)} more")
-        raise ValueError("\n  ".join(["The predictions cannot be scored:", *lines]))
-    return [
-        SequenceFiles(
-            name=name,
-            labels=(1,) if year == 2016 else _object_labels(frames[0]),
-            predictions=tuple(results_path / name / frame.name for frame in frames[1:-1]),
-            truths=tuple(frames[1:-1]),
-        )
-        for name, frames in annotated.items()
-    ]
-
-
-def _find_problems(annotation_folder: Path, annotated: list[Path], folder: Path) -> list[str]:
-    """Return a sentence for each kind of fault that keeps a sequence from being scored."""
-    if len(annotated) < 3:
-        return [
-            f"{annotation_folder} holds {len(annotated)} annotated frames; scoring needs 3 or "
-            "more, since the first and the last are not scored."
-        ]
+def list_masks(folder: Path) -> list[Path]:
+    """The PNG masks of a folder in natural order; none where there is no such folder."""
     if not folder.is_dir():
-        return [f"{folder} is missing: there are no predictions for this sequence."]
+        return []
+    return [path for path in list_images(folder) if path.suffix == ".png"]
+
+
+def check_predictions(files: SequenceFiles, resize: bool) -> tuple[list[str], list[str]]:
+    """Compare a sequence's files by their headers, before any is decoded.
+
+    resize: predictions of another size than their annotation are fine.
+
+    Returns sentences on what keeps it from being scored, one for each kind of fault, and warnings.
+    """
+    folder = files.predictions[0].parent
+    if not folder.is_dir():
+        return [f"{folder} is missing: there are no predictions for this sequence."], []
     missing: list[str] = []
     unreadable: list[str] = []
     misfit: list[str] = []
-    for truth in annotated[1:-1]:
-        prediction = folder / truth.name
+    sizes: dict[str, None] = {}
+    for prediction, truth in zip(files.predictions, files.truths, strict=True):
         if not prediction.is_file():
             missing.append(f"{prediction} is missing")
             continue
@@ -87,26 +103,62 @@ def _find_problems(annotation_folder: Path, annotated: list[Path], folder: Path)
             continue
         if size != true_size:
             misfit.append(
-                f"{prediction} is {size[0]}x{size[1]} pixels, its annotation "
-                f"{true_size[0]}x{true_size[1]}"
+                f"{prediction} is {size} pixels, its annotation {true_size}; --resize scores it "
+                "resized"
             )
-    return [
+            sizes[f"{size} to {true_size}"] = None
+    warnings = []
+    if misfit and resize:
+        frames = "1 frame" if len(misfit) == 1 else f"{len(misfit)} frames"
+        warnings.append(
+            f"The predictions of {files.name} are resized to their annotations, nearest neighbour: "
+            f"{frames} from {', '.join(sizes)} pixels."
+        )
+        misfit = []
+    problems = [
         kind[0] + (f" (and {len(kind) - 1} more frames of this sequence)." if kind[1:] else ".")
         for kind in (missing, unreadable, misfit)
         if kind
     ]
+    return problems, warnings
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    """Return the width and height in an image's header, without decoding it."""
+def read_truth(path: Path, convention: Convention) -> np.ndarray:
+    """Labels (H, W) uint8 of an annotation; of DAVIS 2016, 1 for the object.
+
+    Raises ValueError for a file that is damaged or no mask.
+    """
+    if convention is Convention.DAVIS_2016:
+        # The dataset has a colour image among its annotations (bear/00077.png).
+        return (_read_labels(path, convention, as_grey=True) > 127).view(np.uint8)
+    return _read_labels(path, convention)
+
+
+def read_prediction(path: Path, convention: Convention) -> np.ndarray:
+    """The same of a prediction; raises ValueError for a soft one too, of DAVIS 2016."""
+    labels = _read_labels(path, convention)
+    if convention is not Convention.DAVIS_2016:
+        return labels
+    is_object = labels != 0
+    num_bright = np.count_nonzero(labels > 127)
+    if num_bright and num_bright != np.count_nonzero(is_object):
+        raise ValueError(
+            f"The mask {path} holds values on both sides of 127, as a soft or anti-aliased mask "
+            "does; write 0 for the background and one other value for the object."
+        )
+    return is_object.view(np.uint8)
+
+
+def _image_size(path: Path) -> str:
+    """Return width x height as an image's header has them, without decoding it."""
     try:
         with Image.open(path) as image:
-            return image.size
+            return f"{image.width}x{image.height}"
     except OSError as error:  # Pillow's UnidentifiedImageError is one
         raise ValueError(f"{path} is not a readable image") from error
 
 
-def _read_labels(path: Path, as_grey: bool = False) -> np.ndarray:
+def _read_labels(path: Path, convention: Convention, as_grey: bool = False) -> np.ndarray:
     """Return the values of a palette or grey image as they are, (H, W) uint8.
 
     as_grey: take a colour image too, and the brightness instead of a palette's indices.
@@ -116,42 +168,11 @@ def _read_labels(path: Path, as_grey: bool = False) -> np.ndarray:
     try:
         with Image.open(path) as image:
             if as_grey:
-                return np.asarray(image.convert("L"))
+                return np.asarray(image if image.mode == "L" else image.convert("L"))
             if image.mode not in ("P", "L", "1"):
                 raise ValueError(f"its mode is {image.mode}, not palette or 8-bit grey")
-            return np.asarray(image, dtype=np.uint8)
+            labels = np.asarray(image, dtype=np.uint8)
+            is_bilevel = image.mode == "1" and convention is Convention.GIVEN
+            return labels * np.uint8(VOID) if is_bilevel else labels
     except (OSError, ValueError, SyntaxError) as error:  # Pillow's for damage, by where it is
         raise ValueError(f"The mask {path} cannot be read: {error}; write it again.") from error
-
-
-def _object_labels(first_annotation: Path) -> tuple[int, ...]:
-    labels = [label for label in labels_of(_read_labels(first_annotation)) if label != VOID]
-    if not labels:
-        raise ValueError(
-            f"The annotation {first_annotation} holds no object; the objects to score are those "
-            "of a sequence's first frame."
-        )
-    return tuple(labels)
-
-
-def read_truth(path: Path, year: int) -> np.ndarray:
-    """Labels (H, W) uint8 of an annotation; of DAVIS 2016, 1 for the object."""
-    if year == 2016:
-        # The dataset has a colour image among its annotations (bear/00077.png).
-        return (_read_labels(path, as_grey=True) > 127).astype(np.uint8)
-    return _read_labels(path)
-
-
-def read_prediction(path: Path, year: int) -> np.ndarray:
-    """The same of a prediction; raises ValueError for a soft one."""
-    labels = _read_labels(path)
-    if year != 2016:
-        return labels
-    is_object = labels != BACKGROUND
-    is_bright = labels > 127
-    if is_bright.any() and not np.array_equal(is_object, is_bright):
-        raise ValueError(
-            f"The mask {path} holds values on both sides of 127, as a soft or anti-aliased mask "
-            "does; write 0 for the background and one other value for the object."
-        )
-    return is_object.astype(np.uint8)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -51,35 +52,41 @@ def youtube(root: Path, split: str = "valid", shorter_side: int | None = 480) ->
             f"the folder {annotations} with the masks does not exist: "
             f"unpack {split}.zip of YouTube-VOS to {root}"
         )
-    required = _required_frames(root / split / "meta.json")
+    videos = read_meta(root / split / "meta.json")
     return load_videos(
-        partial(_make, name, all_frames / name, annotations / name, wanted, shorter_side)
-        for name, wanted in sorted(required.items())
+        partial(_make, name, all_frames / name, annotations / name, objects, shorter_side)
+        for name, objects in sorted(videos.items())
     )
 
 
-class _Wanted(NamedTuple):
-    """What meta.json says of a video."""
+class MetaObject(NamedTuple):
+    """What meta.json says of an object."""
 
-    frames: set[str]  # names of those that any object is evaluated on
-    objects: set[str]
+    frames: frozenset[str]  # names of those that it is evaluated on
+    category: str  # empty where it tells none
 
 
-def _required_frames(meta_path: Path) -> dict[str, _Wanted]:
-    """What is wanted of each video."""
+def read_meta(meta_path: Path) -> dict[str, dict[str, MetaObject]]:
+    """The objects of each video that a meta.json names, by their labels.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not what it should be.
+    """
     if not meta_path.is_file():
         raise FileNotFoundError(
             f"{meta_path} does not exist: it names the frames to segment and comes with the "
             "YouTube-VOS download"
         )
     try:
-        videos = json.loads(meta_path.read_text())["videos"]
-        required = {
-            video: _Wanted(
-                {frame for item in entry["objects"].values() for frame in item["frames"]},
-                set(entry["objects"]),
-            )
-            for video, entry in videos.items()
+        videos = {
+            video: {
+                label: MetaObject(
+                    frozenset(map(str, item["frames"])), str(item.get("category", ""))
+                )
+                for label, item in entry["objects"].items()
+            }
+            for video, entry in json.loads(meta_path.read_text())["videos"].items()
         }
     # A JSONDecodeError is a ValueError.
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -87,24 +94,25 @@ def _required_frames(meta_path: Path) -> dict[str, _Wanted]:
             f"{meta_path} is not a meta.json of YouTube-VOS "
             f"(videos, objects, frames; {error!r}): download it again"
         ) from error
-    if not required:
+    if not videos:
         raise ValueError(f"{meta_path} names no video: download it again")
-    return required
+    return videos
 
 
 def _make(
     name: str,
     frames_folder: Path,
     masks_folder: Path,
-    wanted: _Wanted,
+    objects: Mapping[str, MetaObject],
     shorter_side: int | None,
 ) -> Video:
     frames = list_frames(frames_folder)
     if not masks_folder.is_dir():
         raise FileNotFoundError(f"video {name} has no masks: the folder {masks_folder} is missing")
     masks = masks_by_frame(frames, list_images(masks_folder))
-    video = Video(name, frames, masks, required=wanted.frames, shorter_side=shorter_side)
-    absent = sorted(wanted.objects - {str(label) for label in video.labels})
+    required = {frame for item in objects.values() for frame in item.frames}
+    video = Video(name, frames, masks, required=required, shorter_side=shorter_side)
+    absent = sorted(objects.keys() - {str(label) for label in video.labels})
     if absent:
         warnings.warn(
             f"video {name}: meta.json names object {', '.join(absent)}, which no mask in "

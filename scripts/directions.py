@@ -21,15 +21,16 @@ import progressbar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets.davis import davis_2016, davis_2017
-from datasets.predictions import find_split, read_truth
+from datasets.davis import at_480p, davis_2016, davis_2017
+from datasets.predictions import Convention, read_truth
+from datasets.protocols import find_split
 from datasets.video import Video
 from inference_core import Sessions
 from inference_core_yv import InferenceCoreYV
 from util.clip_session import ClipSession
 from util.files import write_json
 from util.hyper_para import EvalSettings
-from util.metrics import evaluate_sequence
+from util.metrics import evaluate_frame
 from util.provenance import describe_run
 
 JOINS, IS_CORRECTED, GOES = 20, 40, 50
@@ -98,11 +99,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def read_clips(davis_path: Path, year: int, split: str) -> list[Labelled]:
     """All videos of a split, with the truth of all frames."""
-    annotations, _ = find_split(davis_path, year, split)
+    annotations = at_480p(find_split(davis_path, year, split)[0] / "Annotations")
     videos = davis_2016(davis_path, split) if year == 2016 else davis_2017(davis_path, split)
 
     def truth_of(video: Video) -> Callable[[int], np.ndarray]:
-        return lambda i: read_truth(annotations / video.name / f"{video.frame_names[i]}.png", year)
+        files = [annotations / video.name / f"{name}.png" for name in video.frame_names]
+        return lambda index: read_truth(files[index], Convention(year))
 
     return [
         Labelled(v.name, DecodedFrames(v), truth_of(v), [1] if year == 2016 else v.labels)
@@ -142,10 +144,7 @@ def run(session: ClipSession, direction: str = "forwards") -> dict[int, np.ndarr
 def score(clip: Labelled, found: dict[int, np.ndarray]) -> float:
     """Mean J&F of the objects over all frames but the first and the last."""
     inner = range(1, len(clip.frames) - 1)
-    measures = evaluate_sequence(
-        (found[i] for i in inner), (clip.truth(i) for i in inner), clip.labels
-    )
-    return float(np.mean(measures))
+    return float(np.mean([evaluate_frame(found[i], clip.truth(i), clip.labels) for i in inner]))
 
 
 def edit(clip: Labelled, sessions: Sessions, before: dict[int, np.ndarray]) -> dict[str, Any]:

@@ -1,43 +1,43 @@
-"""Score predicted masks with the measures of the DAVIS benchmark.
+"""Score predicted masks by region similarity J and boundary accuracy F.
 
-The official semi-supervised protocol of davis2017-evaluation: the first and the last frame are not
-scored. DAVIS 2017: the objects are the labels of the first frame's annotation; 255 (void) is no
-object, so those pixels count as background in the truth, as in the official code. DAVIS 2016: one
-object, where the annotation is above 127 and where the prediction is not 0, so that a prediction
-may hold 1 or 255 for it, or several labels; values on both sides of 127 are refused as soft.
+    python scripts/evaluate.py --results_path out/davis17 --davis_path data/DAVIS/2017
+    python scripts/evaluate.py --results_path out/davis16 --davis_path data/DAVIS --year 2016
+    python scripts/evaluate.py --results_path out/yv19 --yv_path data/YouTube
+    python scripts/evaluate.py --results_path out/mine --truth_path annotations
+
+DAVIS: the official semi-supervised protocol of davis2017-evaluation: the first and the last frame
+are not scored. 2017: the objects are the labels of the first frame's annotation; 255 (void) is no
+object, so those pixels count as background in the truth, as in the official code. 2016: one object,
+where the annotation is above 127 and where the prediction is not 0, so that a prediction may hold 1
+or 255 for it, or several labels; values on both sides of 127 are refused as soft.
+
+YouTube-VOS and other folders: an object is scored on every annotated frame after the first one that
+shows it, up to the last; frames without an annotation are not scored. 255 is void, as above, unless
+it is a sequence's only label. YouTube-VOS: the objects of meta.json on the frames that it names,
+and G, the mean of J and F of seen and unseen categories. The public sets hold the given masks alone
+and cannot be scored here.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import progressbar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets.davis import at_480p
-from datasets.predictions import (
-    SequenceFiles,
-    find_sequences,
-    find_split,
-    read_prediction,
-    read_truth,
-)
-from util.images import read_image
-from util.masks import labels_of
-from util.metrics import evaluate_sequence, statistics
+from datasets.predictions import Selection
+from datasets.protocols import select_davis, select_folders, select_youtube
+from datasets.scoring import score
+from util.images import list_images, read_image
 from util.report import (
-    ObjectScore,
     Scores,
     format_table,
     write_global_csv,
@@ -46,104 +46,13 @@ from util.report import (
 )
 from util.score_figures import draw_curves, draw_worst
 
-MANY_FRAMES = 300  # fewer are scored before another process has started
-
-
-class Measured(NamedTuple):
-    """J and F of a sequence, (O, T) each, and what labels were met until an object's was."""
-
-    region: np.ndarray
-    boundary: np.ndarray
-    seen: set[int]
-
-
-def evaluate_davis(
-    results_path: Path | str,
-    davis_path: Path | str,
-    year: int = 2017,
-    split: str = "val",
-    num_workers: int = 1,
-) -> Scores:
-    """Score the masks results_path/<sequence>/<frame>.png of all sequences of a split.
-
-    num_workers: processes that score sequences side by side.
-    davis_path: for 2017 the folder that holds `trainval`, or `trainval` itself; for 2016 the
-    folder that holds `2016/Annotations` and `2017/trainval/ImageSets/2016`.
-    Raises ValueError when something is missing, unreadable or of another size than its
-    annotation; presence and size of all frames are checked before any is scored.
-    """
-    assert year in (2016, 2017)
-    annotations, names = find_split(Path(davis_path), year, split)
-    sequences = find_sequences(Path(results_path), annotations, names, year)
-    return _summarise(sequences, _measure_all(sequences, year, num_workers))
-
-
-def _measure_all(sequences: Sequence[SequenceFiles], year: int, num_workers: int) -> list[Measured]:
-    """All sequences, in their order, with a progress bar of frames."""
-    widgets = [
-        *(progressbar.Percentage(), " ", progressbar.Bar(), " ", progressbar.ETA(), " "),
-        progressbar.FileTransferSpeed(unit="frames", prefixes=("",)),
-    ]
-    num_frames = sum(len(sequence.truths) for sequence in sequences)
-    with progressbar.ProgressBar(max_value=num_frames, widgets=widgets) as bar:
-        if num_workers <= 1 or num_frames < MANY_FRAMES:
-            return [_measure(sequence, year, bar) for sequence in sequences]
-        # Started afresh: a process that was forked from one with threads may hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(num_workers, len(sequences)), context) as pool:
-            futures = {pool.submit(_measure, s, year): s for s in sequences}
-            for future in as_completed(futures):
-                future.result()
-                bar.increment(len(futures[future].truths))
-            return [future.result() for future in futures]
-
-
-def _measure(
-    sequence: SequenceFiles, year: int, bar: progressbar.ProgressBar | None = None
-) -> Measured:
-    seen: set[int] = set()
-    predictions = _read_predictions(sequence, year, seen)
-    truths = (read_truth(path, year) for path in sequence.truths)
-    counted = predictions if bar is None else _count(predictions, bar)
-    return Measured(*evaluate_sequence(counted, truths, sequence.labels), seen)
-
-
-def _summarise(sequences: Sequence[SequenceFiles], measured: Sequence[Measured]) -> Scores:
-    objects: list[ObjectScore] = []
-    warnings: list[str] = []
-    curves = {}
-    for sequence, found in zip(sequences, measured, strict=True):
-        for label, region, boundary in zip(sequence.labels, *found[:2], strict=True):
-            score = ObjectScore(statistics(region), statistics(boundary), sequence.name, label)
-            objects.append(score)
-            curves[score.name] = (region, boundary)
-        if found.seen and found.seen.isdisjoint(sequence.labels):
-            warnings.append(_unknown_labels_warning(sequence, found.seen))
-    frames = {s.name: tuple(path.stem for path in s.truths) for s in sequences}
-    return Scores(tuple(objects), tuple(warnings), curves, frames)
-
-
-def _read_predictions(sequence: SequenceFiles, year: int, seen: set[int]) -> Iterator[np.ndarray]:
-    """Yield the label maps; add to `seen` the labels met, until one of them is an object's."""
-    for path in sequence.predictions:
-        labels = read_prediction(path, year)
-        if seen.isdisjoint(sequence.labels):
-            seen.update(labels_of(labels))
-        yield labels
-
-
-def _count(maps: Iterable[np.ndarray], bar: progressbar.ProgressBar) -> Iterator[np.ndarray]:
-    for labels in maps:
-        yield labels
-        bar.increment()
-
-
-def _unknown_labels_warning(sequence: SequenceFiles, seen: set[int]) -> str:
-    return (
-        f"The predictions of {sequence.name} in {sequence.predictions[0].parent} hold only the "
-        f"labels {sorted(seen)}, none of the annotation's {list(sequence.labels)}, and count as "
-        "empty; write the masks with the annotation's labels."
-    )
+GREY = 128  # of the contact sheet where there are no images
+# Flags that belong to one kind of annotations.
+MODES = {
+    "davis_path": ("year", "split"),
+    "yv_path": ("split", "train_meta"),
+    "truth_path": ("image_path",),
+}
 
 
 def _parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -156,21 +65,58 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
         required=True,
         help="folder with <sequence>/<frame>.png, palette or grey",
     )
-    parser.add_argument(
+    truth = parser.add_mutually_exclusive_group(required=True)
+    truth.add_argument(
         "--davis_path",
         type=Path,
-        required=True,
+        metavar="DIR",
         help="2017: the folder with trainval in it, or trainval itself; 2016: the folder with "
         "2016/Annotations and 2017/trainval/ImageSets/2016",
     )
-    parser.add_argument("--year", type=int, choices=(2016, 2017), default=2017)
-    parser.add_argument("--split", default="val", help="name of the list in ImageSets")
+    truth.add_argument(
+        "--yv_path",
+        type=Path,
+        metavar="DIR",
+        help="the folder with <split>/Annotations and <split>/meta.json",
+    )
+    truth.add_argument(
+        "--truth_path",
+        type=Path,
+        metavar="DIR",
+        help="any annotations, <sequence>/<frame>.png, or those of one sequence right in DIR, and "
+        "its predictions right in --results_path",
+    )
+    parser.add_argument("--year", type=int, choices=(2016, 2017), help="of DAVIS; by default 2017")
+    parser.add_argument(
+        "--split",
+        help="DAVIS: name of the list in ImageSets, by default val; YouTube-VOS: by default valid",
+    )
+    parser.add_argument(
+        "--train_meta",
+        type=Path,
+        metavar="FILE",
+        help="YouTube-VOS: the training set's meta.json, whose categories are the seen ones; by "
+        "default train/meta.json or train_480p/meta.json in --yv_path",
+    )
+    parser.add_argument(
+        "--image_path",
+        type=Path,
+        metavar="DIR",
+        help="with --truth_path: the frames that --figures draws on, in folders as the annotations "
+        "are; by default grey",
+    )
+    parser.add_argument(
+        "--resize",
+        action="store_true",
+        help="resize predictions of another size to their annotation's, with nearest neighbours",
+    )
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="write rows of objects, sequences and the whole here, instead of "
-        "all_results-<split>.csv and the two official files in the results folder",
+        help="write rows of objects, sequences and the whole here; by default to all_results.csv "
+        "in the results folder, all_results-<split>.csv where there is a split, and for DAVIS the "
+        "two official files beside it",
     )
     parser.add_argument(
         "--json",
@@ -195,17 +141,38 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _select(args: argparse.Namespace) -> Selection:
+    """What is to be scored; raises ValueError for a flag that would do nothing."""
+    (mode,) = (name for name in MODES if getattr(args, name) is not None)
+    for flag in sorted({*itertools.chain(*MODES.values())} - {*MODES[mode]}):
+        if getattr(args, flag) is not None:
+            raise ValueError(f"--{flag} does nothing with --{mode}: leave it out.")
+    if args.image_path is not None and args.figures is None:
+        raise ValueError("--image_path does nothing without --figures: leave it out, or add that.")
+    if mode == "truth_path":
+        return select_folders(args.results_path, args.truth_path, args.image_path, args.resize)
+    if mode == "yv_path":
+        args.split = args.split or "valid"
+        return select_youtube(
+            args.results_path, args.yv_path, args.split, args.train_meta, args.resize
+        )
+    args.split, args.year = args.split or "val", args.year or 2017
+    return select_davis(args.results_path, args.davis_path, args.year, args.split, args.resize)
+
+
 def _write_csv(args: argparse.Namespace, scores: Scores) -> list[Path]:
     """Write the CSV files asked for and return their paths."""
-    overall = args.results_path / f"global_results-{args.split}.csv"
-    per_object = args.results_path / f"per-sequence_results-{args.split}.csv"
-    everything = args.csv or args.results_path / f"all_results-{args.split}.csv"
-    paths = [everything] if args.csv is not None else [everything, overall, per_object]
+    ending = f"-{args.split}.csv" if args.split else ".csv"
+    everything = args.csv or args.results_path / f"all_results{ending}"
+    paths = [everything]
     try:
         write_object_csv(everything, scores, with_means=True)
-        if args.csv is None:
-            write_global_csv(overall, scores)
-            write_object_csv(per_object, scores)
+        if args.csv is None and args.davis_path is not None:
+            paths += [
+                args.results_path / f"{name}_results{ending}" for name in ("global", "per-sequence")
+            ]
+            write_global_csv(paths[1], scores)
+            write_object_csv(paths[2], scores)
     except OSError as error:
         raise ValueError(
             f"The scores cannot be written to {paths[0]}: {error.strerror}; choose another place "
@@ -214,30 +181,35 @@ def _write_csv(args: argparse.Namespace, scores: Scores) -> list[Path]:
     return paths
 
 
-def _draw(args: argparse.Namespace, scores: Scores) -> list[Path]:
-    """Curves of all sequences, and their worst frames."""
-    annotations, _ = find_split(args.davis_path, args.year, args.split)
-    frames = at_480p(
-        next(p for p in annotations.parents if (p / "JPEGImages").is_dir()) / "JPEGImages"
-    )
+def _draw(folder: Path, selection: Selection, scores: Scores) -> Path:
+    """Curves of all sequences, and their worst frames; returns the path of the latter."""
+    sequences = {sequence.name: sequence for sequence in selection.sequences}
 
-    def read(sequence: str, frame: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        image = read_image(next((frames / sequence).glob(f"{frame}.*")))
-        predicted = read_prediction(args.results_path / sequence / f"{frame}.png", args.year)
-        return image, predicted, read_truth(annotations / sequence / f"{frame}.png", args.year)
+    def read(name: str, frame: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sequence = sequences[name]
+        prediction, truth = sequence[scores.frames[name].index(frame)]
+        if sequence.images is None:
+            return np.full((*truth.shape, 3), GREY, np.uint8), prediction, truth
+        images = list_images(sequence.images) if sequence.images.is_dir() else []
+        path = next((path for path in images if path.stem == frame), None)
+        if path is None:
+            raise ValueError(
+                f"{sequence.images} lacks frame {frame}, which --figures draws on: put the frames "
+                "there, or leave --figures out."
+            )
+        return read_image(path), prediction, truth
 
-    worst = args.figures / "worst.png"
-    draw_worst(scores, read, worst)
-    return [worst, *draw_curves(scores, args.figures)]
+    draw_worst(scores, read, folder / "worst.png")
+    draw_curves(scores, folder)
+    return folder / "worst.png"
 
 
-def _read_run(results_path: Path) -> dict[str, Any]:
+def _read_run(results_path: Path) -> dict[str, Any] | None:
     """What an eval script noted of the run that made the masks, if one did."""
     try:
-        runs = json.loads((results_path / "run.json").read_text())["runs"]
-        return {"run": runs[-1]}
+        return json.loads((results_path / "run.json").read_text())["runs"][-1]
     except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return {"run": None}
+        return None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -245,23 +217,19 @@ def main(argv: list[str] | None = None) -> int:
     args = _parse_args(argv)
     started = time.perf_counter()
     try:
-        scores = evaluate_davis(
-            args.results_path, args.davis_path, args.year, args.split, args.num_workers
-        )
+        selection = _select(args)
+        scores = score(selection, args.num_workers)
         print(format_table(scores))
         for warning in scores.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         written = _write_csv(args, scores)
         if args.json is not None:
-            write_scores_json(args.json, scores, _read_run(args.results_path))
+            record = {"scoring": vars(args), "run": _read_run(args.results_path)}
+            write_scores_json(args.json, scores, record)
             written.append(args.json)
         if args.figures is not None:
-            drawn = _draw(args, scores)
-            written.append(drawn[0])
-    except StopIteration:
-        print(f"error: {args.davis_path} lacks frames, which --figures draws on.", file=sys.stderr)
-        return 2
-    except (ValueError, FileNotFoundError, PermissionError) as error:
+            written.append(_draw(args.figures, selection, scores))
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"Scored {len(scores.objects)} objects in {time.perf_counter() - started:.1f} s.")

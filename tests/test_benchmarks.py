@@ -1,4 +1,4 @@
-"""The benchmarks of training run, and say what they should; how fast is not tested."""
+"""The benchmarks run, and say what they should; how fast is not tested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts import bench_data, bench_train
+from datasets.protocols import select_davis
+from datasets.scoring import score
+from scripts import bench_data, bench_scores, bench_train
 
 
 def test_samples(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,3 +44,43 @@ def test_steps(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(row["seconds"] > 0 for row in rows)
     assert all(0 <= row["waiting"] <= 1 for row in rows[3:])
     assert "plain eager float32" in capsys.readouterr().out
+
+
+def test_scores(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = synthetic / "DAVIS"
+    expected: dict[str, list[dict[str, float]]] = {}
+    for year in (2016, 2017):
+        bench_scores.link_delayed(root, year, "val", tmp_path / str(year))
+        for item in score(select_davis(tmp_path / str(year), root, year)).objects:
+            figures = {"object": float(item.label)}
+            for letter, part in (("J", item.region), ("F", item.boundary)):
+                figures |= {f"{letter}_{name}": value for name, value in vars(part).items()}
+            expected.setdefault(item.sequence, []).append(figures)
+    name, (first, *_) = next(iter(expected.items()))
+    assert first["J_mean"] < 1  # the delayed masks are off
+
+    def run() -> int:
+        path = tmp_path / "expected.json"
+        path.write_text(json.dumps({"sequences": expected}))
+        flags = ["--davis_path", str(root), "--repeats", "1", "--expected", str(path)]
+        return bench_scores.main([*flags, "--json", str(tmp_path / "scores.json")])
+
+    assert run() == 0
+    content = json.loads((tmp_path / "scores.json").read_text())
+    assert [row["name"] for row in content["rows"]] == ["DAVIS 2016", "DAVIS 2017", "all"]
+    for row in content["rows"]:
+        assert min(row[name] for name in ("ms", "cpu_ms", "measuring_cpu_ms")) > 0
+    assert (
+        content["rows"][2]["count"] == 2 * 9 + 2 * 2 * 9
+    )  # the first and last frame are not scored
+    assert content["difference"] == 0
+    first["F_decay"] += 2e-6
+    assert run() == 1
+    del first["F_decay"]
+    assert run() == 2
+    assert "lacks 'F_decay'" in capsys.readouterr().err
+    del expected[name]
+    assert run() == 2
+    assert f"not the same: {name} 1" in capsys.readouterr().err
+    assert bench_scores.main(["--davis_path", str(tmp_path / "none")]) == 2
+    assert "DAVIS 2017 val is not in" in capsys.readouterr().err

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.evaluate import evaluate_davis, main
+from datasets.protocols import select_davis
+from datasets.scoring import score
+from scripts import bench_scores
+from scripts.evaluate import main
+from util.report import Scores
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 NUM_FRAMES = 5
@@ -52,6 +56,10 @@ def results(tmp_path: Path, davis: Path) -> Path:
     folder = tmp_path / "results"
     shutil.copytree(davis / "trainval" / "Annotations" / "480p", folder)
     return folder
+
+
+def evaluate_davis(results: Path, davis: Path, year: int = 2017, num_workers: int = 1) -> Scores:
+    return score(select_davis(results, davis, year), num_workers)
 
 
 def run(results: Path, davis: Path, *more: str) -> int:
@@ -197,7 +205,7 @@ def test_all_problems_are_listed_before_anything_is_scored(
     cat = results / "cat"
     assert f"{cat / '00001.png'} is missing." in message
     assert f"{cat / '00002.png'} is not a readable image." in message
-    assert f"{cat / '00003.png'} is 15x10 pixels, its annotation 30x20." in message
+    assert f"{cat / '00003.png'} is 15x10 pixels, its annotation 30x20; --resize" in message
     assert f"{results / 'dog'} is missing: there are no predictions" in message
 
 
@@ -268,6 +276,28 @@ def test_csv_that_cannot_be_written(
     assert f"error: The scores cannot be written to {target}" in captured.err
 
 
+def test_resized_predictions_warn(
+    results: Path, davis: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for frame in (1, 2):
+        save(results / "cat" / f"{frame:05d}.png", annotation(1, 2).repeat(2, 0).repeat(2, 1))
+    assert run(results, davis, "--resize") == 0
+    captured = capsys.readouterr()
+    assert "warning: The predictions of cat are resized" in captured.err
+    assert "2 frames from 60x40 to 30x20 pixels" in captured.err
+    rows = [line.split() for line in captured.out.splitlines()]
+    assert [row[1] for row in rows if row[:1] == ["global"]] == ["1.000"]
+
+
+def test_an_object_that_no_prediction_shows_is_named(
+    results: Path, davis: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for frame in range(NUM_FRAMES):
+        save(results / "cat" / f"{frame:05d}.png", annotation(1))
+    assert run(results, davis) == 0
+    assert f"cat in {results / 'cat'} never show the labels [2]" in capsys.readouterr().err
+
+
 @pytest.fixture
 def davis_2016(tmp_path: Path) -> Path:
     """DAVIS 2016 with the sequence cow, 5 grey frames, the last scored one in colour."""
@@ -316,39 +346,20 @@ def test_2016_refuses_soft_masks(
     assert f"The mask {path} holds values on both sides of 127" in message
 
 
-def test_reference_figures_on_real_data(tmp_path: Path) -> None:
+def test_reference_figures_on_real_data(capsys: pytest.CaptureFixture[str]) -> None:
     """The official code's figures for predicting each frame by the annotation 3 frames before."""
     reference = SHARED / "reference" / "davis_metrics.json"
     data = SHARED / "data" / "DAVIS"
     if not reference.is_file() or not data.is_dir():
         pytest.skip("needs ../shared, the reference figures and their data")
-    expected = json.loads(reference.read_text())["sequences"]
-    computed: dict[str, list[dict[str, float]]] = {}
-    roots = {2016: data / "2016", 2017: data / "2017" / "trainval"}
-    for year, root in roots.items():
-        results = tmp_path / str(year)
-        for folder in sorted((root / "Annotations" / "480p").iterdir()):
-            (results / folder.name).mkdir(parents=True)
-            frames = sorted(folder.glob("*.png"))
-            for index, frame in enumerate(frames):
-                (results / folder.name / frame.name).symlink_to(frames[max(index - 3, 0)])
-        davis_path = data if year == 2016 else root
-        for score in evaluate_davis(results, davis_path, year).objects:
-            figures = {"object": float(score.label)}
-            for letter, part in (("J", score.region), ("F", score.boundary)):
-                figures |= {f"{letter}_{name}": value for name, value in vars(part).items()}
-            computed.setdefault(score.sequence, []).append(figures)
-    assert computed.keys() == expected.keys()
-    for name, objects in expected.items():
-        assert len(computed[name]) == len(objects)
-        for figures, wanted in zip(computed[name], objects, strict=True):
-            assert figures == pytest.approx(wanted, abs=1e-6)
+    flags = ["--davis_path", str(data), "--expected", str(reference), "--repeats", "1"]
+    assert bench_scores.main(flags) == 0, capsys.readouterr()
 
 
 def test_more_processes_give_the_same(
     results: Path, davis: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.evaluate.MANY_FRAMES", 0)
+    monkeypatch.setattr("datasets.scoring.MANY_FRAMES", 0)
     save(results / "cat" / "00002.png", annotation(2, 1))
     one, two = (evaluate_davis(results, davis, num_workers=n) for n in (1, 2))
     assert one.objects == two.objects
@@ -378,7 +389,7 @@ def test_figures(
     results: Path, davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(results, davis, "--figures", str(tmp_path / "figures")) == 2
-    assert "lacks frames, which --figures draws on" in capsys.readouterr().err
+    assert "lacks frame 00001, which --figures draws on" in capsys.readouterr().err
     for path in sorted((davis / "trainval" / "Annotations" / "480p").rglob("*.png")):
         frame = Path(str(path).replace("Annotations", "JPEGImages")).with_suffix(".jpg")
         frame.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from util.metrics import (
     boundary_accuracy,
     boundary_map,
     boundary_radius,
-    evaluate_sequence,
+    evaluate_frame,
     region_similarity,
     statistics,
 )
@@ -164,11 +163,16 @@ def test_decay_of_a_long_video_uses_its_real_quarters() -> None:
 
 
 def test_statistics_leave_missing_values_out() -> None:
-    result = statistics([math.nan, 1.0, 0.8, 0.6, 0.4, math.nan])
+    result = statistics([1.0, math.nan, 0.6, 0.4, math.nan, 0.2])
     # Six frames: the first bin is 0-1, the last 4-5.
-    assert result.mean == pytest.approx(0.7)
-    assert result.recall == 0.75
-    assert result.decay == pytest.approx(1.0 - 0.4)
+    assert result.mean == pytest.approx(0.55)
+    assert result.recall == 0.5
+    assert result.decay == pytest.approx(1.0 - 0.2)
+
+
+def test_decay_of_a_later_object_is_of_its_own_frames() -> None:
+    values = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
+    assert statistics([math.nan] * 30 + values + [math.nan] * 3) == statistics(values)
 
 
 @pytest.mark.parametrize("values", [[], [math.nan, math.nan]])
@@ -181,36 +185,36 @@ def test_statistics_of_one_frame() -> None:
     assert statistics([0.75]) == Statistics(mean=0.75, recall=1.0, decay=0.0)
 
 
-def test_sequence_rows_are_objects_and_columns_frames() -> None:
+def test_objects_of_a_frame_come_in_the_order_of_their_labels() -> None:
     truth = np.zeros((20, 20), dtype=np.uint8)
     truth[2:8, 2:8] = 1
     truth[10:16, 10:16] = 3
-    truth[0, 19] = 255  # void: no label of an object, so background
+    truth[0, 19] = 255  # no label of an object, so background
     only_first = np.where(truth == 1, truth, 0)
     empty = np.zeros_like(truth)
-    region, boundary = evaluate_sequence([truth, only_first, empty], [truth] * 3, [3, 1])
-    np.testing.assert_array_equal(region, [[1, 0, 0], [1, 1, 0]])
-    np.testing.assert_array_equal(boundary, [[1, 0, 0], [1, 1, 0]])
+    assert evaluate_frame(truth, truth, [3, 1]) == [(1, 1), (1, 1)]
+    assert evaluate_frame(only_first, truth, [3, 1]) == [(0, 0), (1, 1)]
+    assert evaluate_frame(empty, truth, [3, 1]) == [(0, 0), (0, 0)]
+    assert evaluate_frame(empty, empty, [3, 1]) == [(1, 1), (1, 1)]
+    assert evaluate_frame(truth, truth, []) == []
 
 
-def test_sequence_is_read_one_frame_at_a_time() -> None:
-    read: list[str] = []
-
-    def frames(name: str) -> Iterator[np.ndarray]:
-        for index in range(3):
-            read.append(f"{name}{index}")
-            yield np.ones((4, 4), dtype=np.uint8)
-
-    evaluate_sequence(frames("p"), frames("t"), [1])
-    assert read == ["p0", "t0", "p1", "t1", "p2", "t2"]
-
-
-def test_sequences_of_different_length_are_refused() -> None:
-    frame = np.ones((4, 4), dtype=np.uint8)
-    with pytest.raises(ValueError, match="argument 2 is longer"):
-        evaluate_sequence([frame], [frame, frame], [1])
+def test_objects_are_measured_as_if_each_were_alone() -> None:
+    generator = np.random.default_rng(1)
+    for _ in range(60):
+        height, width = generator.integers(1, 40, size=2)
+        maps = np.zeros((2, height, width), dtype=np.uint8)
+        for labels in maps:
+            for label in (1, 2, 9):  # boxes that overlap, and are often cut by the image's edge
+                top, left = generator.integers(-5, height), generator.integers(-5, width)
+                labels[max(top, 0) : top + 9, max(left, 0) : left + 9] = label
+        expected = [
+            (region_similarity(*(maps == label)), boundary_accuracy(*(maps == label)))
+            for label in (1, 2, 9)
+        ]
+        assert evaluate_frame(maps[0], maps[1], [1, 2, 9]) == expected
 
 
-def test_sequence_without_frames_keeps_its_objects() -> None:
-    region, boundary = evaluate_sequence([], [], [1, 2])
-    assert region.shape == boundary.shape == (2, 0)
+def test_frames_of_different_size_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(4, 4\) and the true one \(4, 5\)"):
+        evaluate_frame(np.ones((4, 4), np.uint8), np.ones((4, 5), np.uint8), [1])

@@ -22,7 +22,14 @@ _FRAMES_AHEAD = 4  # decoded before they are needed
 _FRAMES_BEHIND = 8  # segmented and waiting to be written
 
 
-class Video(Protocol):
+class Frames(Protocol):
+    """Frames that are decoded when they are asked for, in any thread."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Video(Frames, Protocol):
     """A video as datasets/video.py gives it."""
 
     @property
@@ -44,9 +51,6 @@ class Video(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Any: ...
-
 
 class Output(NamedTuple):
     """A segmented frame to write."""
@@ -57,13 +61,13 @@ class Output(NamedTuple):
     scores: FrameScores | None = None  # to write as well
 
 
-def prefetch(video: Video, order: Iterable[int]) -> Iterator[Any]:
-    """The frames of a video in some order, decoded ahead in a thread; raises what decoding does."""
+def prefetch(frames: Frames, order: Iterable[int] | None = None) -> Iterator[Any]:
+    """Frames in order, or in another one, decoded ahead in a thread; raises what decoding raises."""
     pool = ThreadPoolExecutor(1)
     try:
         pending: deque[Future[Any]] = deque()
-        for index in order:
-            pending.append(pool.submit(video.__getitem__, index))
+        for index in range(len(frames)) if order is None else order:
+            pending.append(pool.submit(frames.__getitem__, index))
             if len(pending) > _FRAMES_AHEAD:
                 yield pending.popleft().result()
         while pending:
@@ -114,7 +118,7 @@ class Saver:
 def draw_overlay(video: Video, folder: Path) -> None:
     """Write the overlay video from masks that are there, where they were not written in order."""
     with _open_overlay(video, folder) as overlay:
-        for frame in prefetch(video, range(len(video))):
+        for frame in prefetch(video):
             labels = np.asarray(load_image(folder / f"{frame.name}.png", "mask"))
             overlay.write(_draw(video, frame.image, labels))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -56,20 +56,8 @@ def boundary_accuracy(prediction: np.ndarray, truth: np.ndarray) -> float:
     with each other (1) and with nothing else (0). Raises ValueError when their shapes differ.
     """
     prediction, truth = _mask_pair(prediction, truth)
-    radius = boundary_radius(*truth.shape)
     window = _window(prediction | truth)
-    predicted_boundary = boundary_map(prediction[window])
-    true_boundary = boundary_map(truth[window])
-    num_predicted = np.count_nonzero(predicted_boundary)
-    num_true = np.count_nonzero(true_boundary)
-    if num_predicted == 0 or num_true == 0:
-        # The official precision and recall are then (1, 1), (1, 0) or (0, 1).
-        return float(num_predicted == num_true)
-    precision = _num_near(predicted_boundary, true_boundary, radius) / num_predicted
-    recall = _num_near(true_boundary, predicted_boundary, radius) / num_true
-    if precision + recall == 0:
-        return 0.0
-    return 2 * precision * recall / (precision + recall)
+    return _boundary_accuracy(prediction[window], truth[window], boundary_radius(*truth.shape))
 
 
 def boundary_radius(height: int, width: int) -> int:
@@ -92,11 +80,15 @@ def boundary_map(mask: np.ndarray) -> np.ndarray:
 def statistics(values: np.ndarray | Sequence[float]) -> Statistics:
     """Summarise the values of one measure, (T,) in the frames' order; NaN marks a missing one.
 
-    Missing values are left out of the mean, of the recall and of the decay's bins.
+    Frames before the first value and after the last are not the object's: the decay's quarters are
+    those of the frames between. Missing values among these are left out of the mean, of the recall
+    and of the decay's bins.
     """
     values = np.asarray(values, dtype=np.float64)
-    if values.size == 0:
+    present = np.flatnonzero(~np.isnan(values))
+    if present.size == 0:
         return Statistics(math.nan, math.nan, math.nan)
+    values = values[present[0] : present[-1] + 1]
     # Neighbouring bins share a frame and 1e-10 rounds halves up, both as the official code has it.
     # That code casts the edges to uint8, which wraps from 257 frames on and then averages wrong
     # frames; here they do not wrap, so the decay of such long videos differs from its figure.
@@ -112,32 +104,56 @@ def statistics(values: np.ndarray | Sequence[float]) -> Statistics:
     )
 
 
-def evaluate_sequence(
-    predictions: Iterable[np.ndarray], truths: Iterable[np.ndarray], labels: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return J and F of each object on each frame, two (O, T) float64 arrays.
+def evaluate_frame(
+    prediction: np.ndarray, truth: np.ndarray, labels: Sequence[int]
+) -> list[tuple[float, float]]:
+    """Return (J, F) of each object on one frame, in the order of `labels`.
 
-    predictions, truths: (H, W) integer label maps, one for each scored frame, taken one at a time.
-    labels: the O labels of the objects, in the order of the rows. Other labels are background.
-    Raises ValueError when a frame's shapes differ or one iterable is longer than the other.
+    prediction, truth: (H, W) uint8 label maps; labels: of the objects, not 0. Other labels are
+    background. Raises ValueError when the shapes differ.
     """
-    region: list[list[float]] = []
-    boundary: list[list[float]] = []
-    for prediction, truth in zip(predictions, truths, strict=True):
-        pairs = [(prediction == label, truth == label) for label in labels]
-        region.append([region_similarity(*pair) for pair in pairs])
-        boundary.append([boundary_accuracy(*pair) for pair in pairs])
-    shape = (len(region), len(labels))  # (T, O), which an empty list would not tell
-    return np.reshape(region, shape).T, np.reshape(boundary, shape).T
+    _check_shapes(prediction, truth)
+    radius = boundary_radius(*truth.shape)
+    # Outside what either map shows, all objects are absent from both: the measures are the same,
+    # and cheaper, on the window that holds it.
+    window = _window(prediction | truth)
+    prediction, truth = prediction[window], truth[window]
+    return [_evaluate_object(prediction == label, truth == label, radius) for label in labels]
+
+
+def _evaluate_object(prediction: np.ndarray, truth: np.ndarray, radius: int) -> tuple[float, float]:
+    window = _window(prediction | truth)
+    prediction, truth = prediction[window], truth[window]
+    return region_similarity(prediction, truth), _boundary_accuracy(prediction, truth, radius)
+
+
+def _boundary_accuracy(prediction: np.ndarray, truth: np.ndarray, radius: int) -> float:
+    """F of (h, w) bool windows that hold all of both masks; radius: of the whole image."""
+    predicted_boundary = boundary_map(prediction)
+    true_boundary = boundary_map(truth)
+    num_predicted = np.count_nonzero(predicted_boundary)
+    num_true = np.count_nonzero(true_boundary)
+    if num_predicted == 0 or num_true == 0:
+        # The official precision and recall are then (1, 1), (1, 0) or (0, 1).
+        return float(num_predicted == num_true)
+    precision = _num_near(predicted_boundary, true_boundary, radius) / num_predicted
+    recall = _num_near(true_boundary, predicted_boundary, radius) / num_true
+    if precision + recall == 0:
+        return 0.0
+    return 2 * precision * recall / (precision + recall)
 
 
 def _mask_pair(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    _check_shapes(prediction, truth)
+    return np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
+
+
+def _check_shapes(prediction: np.ndarray, truth: np.ndarray) -> None:
     if prediction.shape != truth.shape:
         raise ValueError(
             f"The predicted mask has the shape {prediction.shape} and the true one "
             f"{truth.shape}; give both at the same height and width."
         )
-    return np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from util.files import atomic_path
+from util.report import write_rows
 
 COLUMNS = (
     "object", "first_frame", "last_frame", "frames_seen", "mean_area", "largest_area",
@@ -75,8 +74,7 @@ class ObjectSummary:
 
 def write_summary(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """Write rows of ObjectSummary as CSV."""
-    with atomic_path(path, is_durable=False) as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    write_rows(path, COLUMNS, rows)
 
 
 def format_summary(rows: Sequence[Sequence[str]], most: int = 20) -> str:

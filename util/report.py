@@ -1,9 +1,10 @@
-"""The DAVIS benchmark's scores of a set of predicted masks: as values, on screen and as CSV."""
+"""The scores of a set of predicted masks: as values, on screen, as CSV and as JSON."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -40,10 +41,14 @@ class Score:
 
 @dataclass(frozen=True)
 class ObjectScore(Score):
-    """The score of the object with this label in this sequence."""
+    """The score of the object with this label in this sequence.
+
+    is_seen: whether its category is in YouTube-VOS' training set; None where that is unknown.
+    """
 
     sequence: str
     label: int
+    is_seen: bool | None = None
 
     @property
     def name(self) -> str:
@@ -55,7 +60,7 @@ class Scores:
     """The scores of all objects of a split, in the split's order, at least one.
 
     warnings: sentences on predictions that could be scored but look wrong.
-    curves: J and F on each scored frame, (T,) each, by the object's name.
+    curves: J and F on each scored frame, (T,) each, by the object's name; NaN before it appears.
     frames: names of the scored frames, by sequence.
     """
 
@@ -67,12 +72,23 @@ class Scores:
     @property
     def worst_first(self) -> list[str]:
         """The sequences, the least J&F first."""
-        return sorted(self.sequences, key=lambda name: self.sequences[name].mean)
+        sequences = self.sequences
+        return sorted(sequences, key=lambda name: sequences[name].mean)
 
     @property
     def overall(self) -> Score:
         """The average over objects: a sequence weighs by how many it has, as officially."""
         return average(self.objects)
+
+    @property
+    def categories(self) -> dict[str, Score]:
+        """The averages over objects of seen and unseen categories, as far as there are such, and G,
+        the average of the two; empty where categories are unknown."""
+        parts = {}
+        for name, is_seen in (("seen", True), ("unseen", False)):
+            if objects := [score for score in self.objects if score.is_seen is is_seen]:
+                parts[name] = average(objects)
+        return {**parts, "G": average([*parts.values()])} if parts else {}
 
     @property
     def sequences(self) -> dict[str, Score]:
@@ -123,7 +139,7 @@ def format_table(scores: Scores) -> str:
         [
             *block("object", objects),
             *block("sequence", sequences),
-            *block("", [("global", scores.overall)]),
+            *block("", [("global", scores.overall), *scores.categories.items()]),
         ]
     )
 
@@ -137,11 +153,12 @@ def write_global_csv(path: Path, scores: Scores) -> None:
 def write_object_csv(path: Path, scores: Scores, *, with_means: bool = False) -> None:
     """Write a header and a row for each object, named <sequence>_<label> as officially.
 
-    with_means: go on with a row for each sequence, and close with a row named "global".
+    with_means: go on with a row for each sequence, then one named "global" and, of YouTube-VOS,
+    "seen", "unseen" and "G", whose J&F-Mean is the benchmark's headline.
     """
     rows: list[tuple[str, Score]] = [(score.name, score) for score in scores.objects]
     if with_means:
-        rows += [*scores.sequences.items(), ("global", scores.overall)]
+        rows += [*scores.sequences.items(), ("global", scores.overall), *scores.categories.items()]
     cells = []
     for name, score in rows:
         figures = _figures(score)
@@ -150,21 +167,30 @@ def write_object_csv(path: Path, scores: Scores, *, with_means: bool = False) ->
 
 
 def write_scores_json(path: Path, scores: Scores, record: Mapping[str, Any]) -> None:
-    """Write all figures, with J and F of each frame, and what made the masks."""
-    objects = {}
+    """Write all figures, with J and F of each frame (null before its object), and the record."""
+    objects: dict[str, dict[str, Any]] = {}
+    sequences = scores.sequences
     for score in scores.objects:
         region, boundary = scores.curves[score.name]
-        rounded = {"J": region.round(6).tolist(), "F": boundary.round(6).tolist()}
-        objects[score.name] = {**_figures(score), "frames": rounded}
+        frames = {"J": _plain(region), "F": _plain(boundary)}
+        objects[score.name] = {**_figures(score), "frames": frames}
+        if score.is_seen is not None:
+            objects[score.name]["is_seen"] = score.is_seen
     content = {
         "global": _figures(scores.overall),
-        "sequences": {name: _figures(scores.sequences[name]) for name in scores.worst_first},
+        "categories": {name: _figures(score) for name, score in scores.categories.items()},
+        "sequences": {name: _figures(sequences[name]) for name in scores.worst_first},
         "objects": objects,
         "frames": {name: list(frames) for name, frames in scores.frames.items()},
         "warnings": list(scores.warnings),
         **record,
     }
     write_json(path, content)
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    """Rounded values; JSON knows no NaN."""
+    return [None if math.isnan(value) else round(value, 6) for value in values.tolist()]
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -18,6 +18,7 @@ from util.report import Scores
 # (sequence, frame) -> image (H, W, 3) uint8, predicted and true labels (H, W) uint8.
 ReadFrame = Callable[[str, str], tuple[np.ndarray, np.ndarray, np.ndarray]]
 _TILE_WIDTH = 320
+FEW_FRAMES = 50  # their curves have marks, since one frame makes no line
 
 
 def draw_curves(scores: Scores, folder: Path) -> list[Path]:
@@ -29,8 +30,9 @@ def draw_curves(scores: Scores, folder: Path) -> list[Path]:
         for number, score in enumerate(members):
             region, boundary = scores.curves[score.name]
             colour = f"C{number % 10}"
-            axes.plot(region, color=colour, label=f"object {score.label}")
-            axes.plot(boundary, color=colour, linestyle="--")
+            marker = "." if len(frames) <= FEW_FRAMES else ""
+            axes.plot(region, marker, color=colour, linestyle="-", label=f"object {score.label}")
+            axes.plot(boundary, marker, color=colour, linestyle="--")
         axes.set(ylim=(0, 1.02), xlabel=f"scored frame, from {frames[0]}", ylabel="J, F dashed")
         axes.set_title(f"{sequence}: J&F {scores.sequences[sequence].mean:.3f}")
         axes.grid(alpha=0.3)
@@ -48,10 +50,12 @@ def draw_worst(
     rows = []
     for sequence in scores.worst_first[:num_sequences]:
         members = [score.name for score in scores.objects if score.sequence == sequence]
-        by_frame = np.mean([np.add(*scores.curves[name]) / 2 for name in members], axis=0)
+        both = np.array([np.add(*scores.curves[name]) / 2 for name in members])
+        scored = np.flatnonzero(~np.isnan(both).all(axis=0))
+        by_frame = np.nanmean(both[:, scored], axis=0)
         tiles = []
         for at in np.argsort(by_frame, kind="stable")[:num_frames]:
-            frame = scores.frames[sequence][at]
+            frame = scores.frames[sequence][scored[at]]
             tiles.append(_tile(read(sequence, frame), f"{sequence} {frame}: {by_frame[at]:.3f}"))
         tiles += [np.full_like(tiles[0], 255)] * (num_frames - len(tiles))
         height = max(tile.shape[0] for tile in tiles)
