@@ -21,13 +21,14 @@ import torch
 import eval_davis
 import eval_davis_2016
 import eval_generic
+from datasets.protocols import select_davis
+from datasets.scoring import score
 from datasets.video import Video
 from inference_core import InferenceCore, Sessions, make_policy
 from inference_core_yv import InferenceCoreYV
 from model.checkpoint import describe_differences, read_for_evaluation
 from model.methods import build_network
 from model.network import NetworkSpec
-from scripts.evaluate import evaluate_davis
 from util.comparison import Row
 from util.devices import peak_memory, pick_device
 from util.eval_runner import Runner
@@ -154,7 +155,7 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
     if _is_scored(entry):
         year = 2016 if entry.script == "davis_2016" else 2017
         root, split = Path(entry.settings.davis_path), entry.settings.split
-        scores = evaluate_davis(masks, root, year, split, os.cpu_count() or 1)
+        scores = score(select_davis(masks, root, year, split), os.cpu_count() or 1)
         for warning in scores.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         overall = scores.overall

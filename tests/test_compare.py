@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 
 import eval_davis
+from datasets.protocols import select_davis
+from datasets.scoring import score
 from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
 from scripts import compare
-from scripts.evaluate import evaluate_davis
 from tests.conftest import NUM_FRAMES
 from util.comparison import Row, draw, format_markdown
 from util.signals import INTERRUPTED
@@ -90,7 +91,7 @@ def test_the_rows(compared: Path, davis: Path, tiny_weights: Path, tmp_path: Pat
         assert (found["num_videos"], found["num_frames"]) == (2, 2 * NUM_FRAMES)
         assert found["fps"] > found["fps_with_io"] > 0
         assert found["peak_mib"] >= found["loaded_mib"] > 50
-        scores = evaluate_davis(compared / found["name"] / "masks", davis).overall
+        scores = score(select_davis(compared / found["name"] / "masks", davis)).overall
         assert found["jf"] == pytest.approx(scores.mean)
         assert found["region"] == pytest.approx(scores.region.mean)
         assert found["boundary"] == pytest.approx(scores.boundary.mean)

@@ -62,7 +62,7 @@ class Output(NamedTuple):
 
 
 def prefetch(frames: Frames, order: Iterable[int] | None = None) -> Iterator[Any]:
-    """Frames in order, or in another one, decoded ahead in a thread; raises what decoding raises."""
+    """Frames in order, or in another one, decoded ahead in a thread; raises what decoding does."""
     pool = ThreadPoolExecutor(1)
     try:
         pending: deque[Future[Any]] = deque()
