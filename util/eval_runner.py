@@ -31,6 +31,7 @@ from util.provenance import describe_run, list_changes
 from util.signals import INTERRUPTED
 
 RUN_FILE = "run.json"
+_OBJECTS_PER_PASS = 16  # that are brought to the video's own size at once
 
 
 class Core(Protocol):
@@ -339,10 +340,19 @@ def _explain(error: RuntimeError) -> str:
 
 def to_labels(prob: torch.Tensor, labels: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     """Probabilities (O+1, h, w) -> label map (H, W) uint8 at `size`: bilinear, then argmax."""
-    if tuple(prob.shape[-2:]) != tuple(size):
-        prob = F.interpolate(prob[None], size=size, mode="bilinear", align_corners=False)[0]
     values = torch.tensor([0, *labels], dtype=torch.uint8, device=prob.device)
-    return values[prob.argmax(0)].cpu().numpy()
+    if tuple(prob.shape[-2:]) == tuple(size):
+        return values[prob.argmax(0)].cpu().numpy()
+    # A few objects at a time: at 4K, the probabilities of 255 would take 8 GB.
+    highest = prob.new_full(size, -1)
+    winners = torch.zeros(size, dtype=torch.uint8, device=prob.device)
+    parts = zip(prob.split(_OBJECTS_PER_PASS), values.split(_OBJECTS_PER_PASS), strict=True)
+    for part, part_values in parts:
+        resized = F.interpolate(part[None], size=size, mode="bilinear", align_corners=False)[0]
+        best, at = resized.max(0)
+        winners = torch.where(best > highest, part_values[at], winners)
+        highest = torch.maximum(highest, best)
+    return winners.cpu().numpy()
 
 
 def _not_writable(folder: Path, error: OSError) -> ValueError:
