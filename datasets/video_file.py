@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,13 @@ class VideoFile(Video):
     """The frames of a video file, turned upright as players show them.
 
     Every coded frame is one frame, whatever its duration, and is named by its number from 0 in five
-    digits, as the written masks are.
+    digits, as the written masks are. `fps` is the average rate from the first frame to the last, so
+    that an overlay video of a variable rate lasts as long as the file, save for how long the file
+    holds its last frame.
+
+    Where fewer frames can be decoded than the header tells of, there is a warning: the file is cut
+    short, or it was trimmed by an editor that kept what it hides. FFmpeg's own lines on a damaged
+    file are left out; OPENCV_FFMPEG_LOGLEVEL=16 in the environment, for one, brings them back.
 
     Args:
         path: the file.
@@ -65,16 +73,33 @@ class _Decoder:
                 f"{path} is no video that can be decoded: convert it to MP4 (H.264), or extract "
                 "its frames into a folder"
             )
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 1 <= fps <= 240 else 24.0  # containers hold all kinds of nonsense
-        self.num_frames = 0  # what the container says of it is often wrong
-        while self._capture.grab():
-            self.num_frames += 1
-        if not self.num_frames:
-            raise ValueError(f"{path} holds no frame that can be decoded: copy it again")
+        self.fps, self.num_frames = self._scan()
         self._open()
 
+    def _scan(self) -> tuple[float, int]:
+        """Rate and number of the frames, by decoding all: what containers say is often wrong."""
+        told_rate = self._capture.get(cv2.CAP_PROP_FPS)
+        told_number = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        times = []  # seconds; 0 where the file has none
+        while self._capture.grab():
+            times.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        if not times:
+            raise ValueError(f"{self.path} holds no frame that can be decoded: copy it again")
+        fps = _average_rate(times, told_rate)
+        lasts = len(times) / fps
+        # By number alone, variable rates would be suspected: of many files it is an estimate.
+        if told_rate > 0 and told_number / told_rate > lasts + 1 / fps and told_number > len(times):
+            warnings.warn(
+                f"{self.path} tells of {told_number / told_rate:.1f} s, but only {len(times)} "
+                f"frames, {lasts:.1f} s, can be decoded: unless it was trimmed, it is cut short; "
+                "copy it again",
+                stacklevel=2,
+            )
+        return fps, len(times)
+
     def _open(self) -> None:
+        # What FFmpeg prints on a file that is none names no file. Read once, by the first capture.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
         self._capture = cv2.VideoCapture(str(self.path))
         self._next = 0
 
@@ -90,3 +115,17 @@ class _Decoder:
                 raise ValueError(f"frame {index} of {self.path} cannot be decoded: copy it again")
             self._next += 1
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _average_rate(times: Sequence[float], told: float) -> float:
+    """Frames a second, from the `times` in seconds at which they are shown.
+
+    `told`, what the container says, is more exact for a constant rate: times may be rounded to
+    milliseconds. It counts where it comes to the same duration, or where there are no times.
+    """
+    duration = max(times) - min(times)  # from the first frame to the last
+    if duration <= 0:
+        return told if 1 <= told <= 240 else 24.0  # containers hold all kinds of nonsense
+    if told > 0 and abs((len(times) - 1) / told - duration) <= 0.01:
+        return told
+    return (len(times) - 1) / duration
