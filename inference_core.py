@@ -262,7 +262,7 @@ class InferenceCore:
                 self.network.read(view, query, group.num_objects, self.top_k, self.kernel_sigma)
             )
         logits = self.network.decode(torch.cat(readouts, 1), query)  # (1, O, H, W)
-        return torch.softmax(aggregate(torch.sigmoid(logits[0])), 0)
+        return torch.softmax(aggregate(logits[0].sigmoid_()), 0)
 
     def _wants_memory(self, frame_index: int) -> bool:
         return any(self.policy.needs(group.bank, frame_index) for group in self._groups)

@@ -24,13 +24,14 @@ class InferenceCoreYV(InferenceCore):
 
         Annotated pixels belong to the given objects alone, as published.
         """
-        given = torch.stack([*masks.values()])
+        is_given = sum(masks.values()) > 0.5
         num_known = len(self.labels)
         new = [label for label in masks if label not in self.labels]
-        prob = given.new_zeros(num_known + len(new), *given.shape[1:])  # (O, H, W)
+        some = next(iter(masks.values()))
+        prob = some.new_zeros(num_known + len(new), *some.shape)  # (O, H, W)
         if self.labels:
             prob[:num_known] = self._segment(query)[1:]
-        prob[:, given.sum(0) > 0.5] = 0
+        prob[:, is_given] = 0
         if new:
             self._start_group(new)
         for label, mask in masks.items():

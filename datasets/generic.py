@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datasets.video import Video, check_numbering, load_videos, masks_by_frame
 from datasets.video_file import VideoFile
-from util.images import list_frames, list_images, natural_key
+from util.images import IMAGE_SUFFIXES, list_frames, list_images, natural_key
 
 
 def generic(
@@ -56,6 +56,8 @@ def one_video(video: Path, mask: Path, shorter_side: int | None = None) -> Video
     """
     if not video.exists():
         raise FileNotFoundError(f"there is no video {video}: give a file or a folder of frames")
+    if video.is_file() and video.suffix.lower() in IMAGE_SUFFIXES:
+        raise ValueError(f"{video} is one image, no video: give the folder that holds the frames")
     if video.is_dir():
         return generic_video(video, mask, None, shorter_side, takes_corrections=True)
     return VideoFile(video, mask, shorter_side)

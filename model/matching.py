@@ -155,6 +155,9 @@ def aggregate(prob: torch.Tensor, dim: int = 0) -> torch.Tensor:
     background = torch.prod(1 - prob, dim=dim, keepdim=True)
     prob = torch.cat([background, prob], dim)
     low, high = 1e-7, 1 - 1e-7
+    if not torch.is_grad_enabled():  # of many objects, each copy is hundreds of MB
+        prob.clamp_(low, high)
+        return prob.div_(1 - prob).log_()
     # As clamp, with the gradient that it had when the systems were trained: also at the bounds
     # themselves, where saturated probabilities lie (newer releases of torch give 0 there).
     is_inside = (prob >= low) & (prob <= high)

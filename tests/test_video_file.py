@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import eval_generic
+from datasets import video_file
 from datasets.generic import one_video
 from datasets.video_file import VideoFile
 from util.masks import read_mask
@@ -125,3 +126,23 @@ def test_what_is_no_video(
     with pytest.raises(SystemExit):
         eval_generic.main(["--video", str(clip), "--output", "o"])
     assert "--video and --mask belong together" in capsys.readouterr().err
+
+
+def test_backwards_through_a_file_is_decoded_by_blocks(
+    clip: Path, mask: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = VideoFile(clip, mask)
+    forwards = [video[index].image for index in range(NUM_FRAMES)]
+    opened = []
+    plain_open = video_file._Decoder._open
+
+    def count(decoder: video_file._Decoder) -> None:
+        opened.append(decoder)
+        plain_open(decoder)
+
+    monkeypatch.setattr(video_file._Decoder, "_open", count)
+    monkeypatch.setattr(video_file, "_BLOCK_BYTES", 8 * forwards[0].nbytes)
+    for index in range(NUM_FRAMES - 1, -1, -1):
+        np.testing.assert_array_equal(video[index].image, forwards[index])
+    assert len(opened) <= 2 * (NUM_FRAMES // 8 + 1)
+    np.testing.assert_array_equal(video[5].image, forwards[5])  # and forwards again

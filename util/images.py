@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # PIL tells damage by these, depending on where in the file it is.
 DAMAGE_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
@@ -56,7 +56,8 @@ def read_image(path: Path, scale: float = 1) -> np.ndarray:
 
     The EXIF orientation is applied, as every viewer does: masks are drawn on what is displayed.
     (Frames of the benchmarks carry none.) Grey and palette images become RGB, transparency is
-    dropped, and 16-bit values are scaled down to 8 bits.
+    dropped, and 16-bit values are scaled down to 8 bits. Of a TIFF with several pages the first
+    is read.
 
     Raises:
         FileNotFoundError, ValueError: as `load_image`.
@@ -83,6 +84,8 @@ def image_size(path: Path) -> tuple[int, int]:
         ValueError: the header is damaged, or the file is no image.
     """
     with _naming_damage(path, "frame"), Image.open(path) as image:
+        if image.format == "TIFF":
+            image.load()  # PIL turns these itself, and knows the size from then on
         is_turned = (
             image.format in ORIENTED_FORMATS and image.getexif().get(ORIENTATION_TAG, 1) >= 5
         )

@@ -60,7 +60,8 @@ def read_mask(
     255): the values are the labels. Bilevel images: 0 and 255. Colour images: where `palette`
     holds every colour, its indices are the labels; else black is background and the other colours
     are labelled 1, 2, ... in the order of (red, green, blue). In a colour image without black every
-    colour is an object. Fully transparent pixels are background. 255 is a label like any other.
+    colour is an object. Fully transparent pixels are background in all of them. 255 is a label like
+    any other.
 
     Args:
         path: a PNG, or another lossless image file.
@@ -88,14 +89,17 @@ def read_mask(
         assert colours is not None, "a palette image has a palette"
         # The colours a short palette leaves out are those of DAVIS: objects of other masks of the
         # same video would be black otherwise.
-        mask = MaskImage(np.array(image), bytes(colours) + DAVIS_PALETTE[len(colours) :])
+        labels = np.array(image)
+        if "transparency" in image.info:
+            labels = _masked_by_alpha(path, labels, np.asarray(image.convert("RGBA"))[..., 3])
+        mask = MaskImage(labels, bytes(colours) + DAVIS_PALETTE[len(colours) :])
     else:
         mask = MaskImage(_read_grey(path, image), None)
     _refuse_blends(path, mask.labels)
     if not allow_empty and not mask.labels.any():
         raise ValueError(
-            f"mask {path} has no object, every pixel is background (0): "
-            "draw the objects, or remove the file"
+            f"mask {path} has no object, every pixel is background (0, black or transparent): "
+            "draw the objects in other colours, or remove the file"
         )
     return mask
 
@@ -163,6 +167,8 @@ def _open(path: Path) -> Image.Image:
             f"mask {path} is a JPEG, which changes the labels along edges: "
             "save the mask as PNG from its source"
         )
+    if image.mode in ("L", "RGB") and "transparency" in image.info:  # one value or colour of them
+        return image.convert("LA" if image.mode == "L" else "RGBA")
     return image
 
 

@@ -64,7 +64,8 @@ class OverlayVideo:
     `path` ends in .mp4 or .avi; where this machine's OpenCV cannot write mp4, an .avi takes its
     place with a warning, and the attribute `path` says where the video is. size: (height, width)
     of the frames; an odd side gets its last row or column twice, because OpenCV would cut it off
-    to reach an even size. fps: frames per second.
+    to reach an even size. fps: frames per second, rounded to what MPEG-4 can say: 3 decimals, fewer
+    from 65.5 on, and 0.01 at least.
 
         with OverlayVideo("out/clip.mp4", (480, 854), fps=24) as video:
             video.write(blend(image, labels, palette))
@@ -79,9 +80,9 @@ class OverlayVideo:
         if min(size) < 1 or fps <= 0:
             raise ValueError(f"{path} needs a size and a frame rate above 0; got {size}, {fps}.")
         self.size = size
-        self.fps = fps
+        self.fps = _rounded_rate(fps)
         self._video_size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
-        self.path = _writable(path, self._video_size)
+        self.path = _writable(path, self._video_size, self.fps)
         self.num_frames = 0
 
     def __enter__(self) -> OverlayVideo:
@@ -134,16 +135,22 @@ class OverlayVideo:
             )
 
 
+def _rounded_rate(fps: float) -> float:
+    """OpenCV makes a fraction of it, over a power of ten; MPEG-4 wants its numerator in 16 bits."""
+    fps = min(max(fps, 0.01), 1000)
+    return round(fps, max(decimals for decimals in range(4) if fps * 10**decimals < 2**16 - 1))
+
+
 def _open(path: Path, size: tuple[int, int], fps: float) -> cv2.VideoWriter:
     codec = cv2.VideoWriter.fourcc(*CODECS[path.suffix])
     return cv2.VideoWriter(str(path), codec, fps, (size[1], size[0]))
 
 
-def _writable(path: Path, size: tuple[int, int]) -> Path:
+def _writable(path: Path, size: tuple[int, int], fps: float) -> Path:
     """`path`, or its .avi twin, whichever this OpenCV opens for writing."""
     for suffix in dict.fromkeys((path.suffix, ".avi")):
         with tempfile.TemporaryDirectory() as folder:
-            writer = _open(Path(folder, f"probe{suffix}"), size, 25)
+            writer = _open(Path(folder, f"probe{suffix}"), size, fps)
             is_open = writer.isOpened()
             writer.release()
         if is_open:

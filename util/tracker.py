@@ -14,6 +14,8 @@ from util.hyper_para import EvalSettings
 from util.images import resize_image, working_size
 from util.masks import resize_labels
 
+_OBJECTS_PER_PASS = 16  # that are brought to a video's own size at once
+
 
 class Core(Protocol):
     """A session, as inference_core.py has it."""
@@ -203,10 +205,9 @@ class Tracker:
         labels: of the objects, where they are not those of now.
         """
         start = time.perf_counter()
-        prob = resize_prob(prob, size)
         values = [0, *(self.labels if labels is None else labels)]
         lookup = torch.tensor(values, dtype=torch.uint8, device=prob.device)
-        found = lookup[prob.argmax(0)].cpu().numpy()
+        found = to_labels(prob, lookup, size).cpu().numpy()
         self.seconds += time.perf_counter() - start
         return found
 
@@ -221,3 +222,19 @@ def resize_prob(prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if tuple(prob.shape[-2:]) == tuple(size):
         return prob
     return F.interpolate(prob[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def to_labels(prob: torch.Tensor, values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Probabilities (C, h, w) -> (H, W), the value (C,) of the largest after bilinear resizing."""
+    if tuple(prob.shape[-2:]) == tuple(size):
+        return values[prob.argmax(0)]
+    # A few objects at a time: at 4K, the probabilities of 255 would take 8 GB.
+    highest = prob.new_full(size, -1)
+    winners = torch.zeros(size, dtype=values.dtype, device=prob.device)
+    for part, part_values in zip(
+        prob.split(_OBJECTS_PER_PASS), values.split(_OBJECTS_PER_PASS), strict=True
+    ):
+        best, at = resize_prob(part, size).max(0)
+        winners = torch.where(best > highest, part_values[at], winners)
+        highest = torch.maximum(highest, best)
+    return winners
