@@ -73,6 +73,80 @@ class _Decoder:
         self.path = path
         self._block: dict[int, np.ndarray] = {}  # decoded ahead, going back
         self._latest = -1  # frame asked for
+        self._frame_bytes = _BLOCK_BYTES  # of one frame, once one is known
+        self._lock = threading.Lock()
+        self._open()
+        if not self._capture.isOpened():
+            raise ValueError(
+                f"{path} is no video that can be decoded: convert it to MP4 (H.264), or extract "
+                "its frames into a folder"
+            )
+        self.fps, self.num_frames = self._scan()
+        self._open()
+
+    def _scan(self) -> tuple[float, int]:
+        """Rate and number of the frames, by decoding all: what containers say is often wrong."""
+        told_rate = self._capture.get(cv2.CAP_PROP_FPS)
+        told_number = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        times = []  # seconds; 0 where the file has none
+        while self._capture.grab():
+            times.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        if not times:
+            raise ValueError(f"{self.path} holds no frame that can be decoded: copy it again")
+        fps = _average_rate(times, told_rate)
+        lasts = len(times) / fps
+        # By number alone, variable rates would be suspected: of many files it is an estimate.
+        if told_rate > 0 and told_number / told_rate > lasts + 1 / fps and told_number > len(times):
+            warnings.warn(
+                f"{self.path} tells of {told_number / told_rate:.1f} s, but only {len(times)} "
+                f"frames, {lasts:.1f} s, can be decoded: unless it was trimmed, it is cut short; "
+                "copy it again",
+                stacklevel=2,
+            )
+        return fps, len(times)
+
+    def _open(self) -> None:
+        # What FFmpeg prints on a file that is none names no file. Read once, by the first capture.
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
+        self._capture = cv2.VideoCapture(str(self.path))
+        self._next = 0
+
+    def read(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        with self._lock:
+            if index > self._latest:
+                self._block.clear()
+            elif index == self._latest - 1 and index not in self._block:
+                self._decode_block(index)
+            self._latest = index
+            if index in self._block:
+                return self._block.pop(index)
+            return self._decode(index)
+
+    def _decode_block(self, last: int) -> None:
+        """Decode the frames up to one, going back: a file can be decoded forwards alone, and from
+        its start for each frame would take hours. The block is as long as its bytes allow."""
+        first = max(last - max(_BLOCK_BYTES // self._frame_bytes, 1) + 1, 0)
+        self._block = {index: self._decode(index) for index in range(first, last + 1)}
+
+    def _decode(self, index: int) -> np.ndarray:
+        return self._decoder.read(index)
+
+    def _list_frames(self) -> Iterator[str]:
+        path = self._decoder.path
+        yield f"{path.name} {path.stat().st_size} {len(self)}"
+
+
+class _Decoder:
+    """Frames of a file by their number; fast in order, and by blocks going back."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no video {path}")
+        self.path = path
+        self._block: dict[int, np.ndarray] = {}  # decoded ahead, going back
+        self._latest = -1  # frame asked for
+        self._frame_bytes = _BLOCK_BYTES  # of one frame, once one is known
         self._lock = threading.Lock()
         self._open()
         if not self._capture.isOpened():
@@ -139,6 +213,7 @@ class _Decoder:
         if not is_read or self._next != index:
             raise ValueError(f"frame {index} of {self.path} cannot be decoded: copy it again")
         self._next += 1
+        self._frame_bytes = image.nbytes
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
