@@ -14,7 +14,6 @@ from model.modules import (
     RefinedUpsampleBlock,
     ResBlock,
     UpsampleBlock,
-    per_object,
 )
 from model.spectral import SpectralFilter
 
@@ -39,7 +38,7 @@ class Decoder(nn.Module):
         self, in_channels: int, skip_channels: tuple[int, int], widths: tuple[int, int, int]
     ) -> None:
         super().__init__()
-        self.context: nn.Module = nn.Identity()
+        self.context: AtrousPyramid | None = None
         self.compress = ResBlock(in_channels, widths[0])
         self.up_16_8: nn.Module = UpsampleBlock(skip_channels[1], widths[0], widths[1])
         self.up_8_4: nn.Module = UpsampleBlock(skip_channels[0], widths[1], widths[2])
@@ -51,9 +50,11 @@ class Decoder(nn.Module):
 
     def refine(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
         """readout (B, O, CV, h, w) -> features (B*O, C, H/4, W/4)."""
-        num_objects = readout.shape[1]
-        thin = per_object(query.thin, num_objects)
-        x = self.compress(self.context(torch.cat([readout.flatten(0, 1), thin], 1)))
+        x = readout.flatten(0, 1)
+        if self.context is None:
+            x = self.compress(x, query.thin)
+        else:
+            x = self.compress(self.context(x, query.thin))
         x = self.up_16_8(query.feat8, x)
         return self.up_8_4(query.feat4, x)
 

@@ -116,8 +116,7 @@ class ValueEncoder(nn.Module):
 
     def _fuse(self, feat16: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
         """feat16 with masks (B*O, C, h, w) -> (B*O, CV, h, w)."""
-        num_objects = feat16.shape[0] // query.feat16.shape[0]
-        return self.fuser(torch.cat([feat16, per_object(query.feat16, num_objects)], 1))
+        return self.fuser(feat16, query.feat16)
 
 
 class OwnKeyEncoder(nn.Module):

@@ -7,6 +7,36 @@ import torch.nn.functional as F
 from torch import nn
 
 
+class JointConv2d(nn.Conv2d):
+    """A convolution of [what each object has, what the image gives all of them], side by side.
+
+    Convolutions are linear, so that at inference the image's part is computed once for all objects.
+    """
+
+    def forward(self, own: torch.Tensor, shared: torch.Tensor | None = None) -> torch.Tensor:
+        """own (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, out_channels, h, w)."""
+        if shared is None:
+            return super().forward(own)
+        num_objects = own.shape[0] // shared.shape[0]
+        if num_objects == 1 or shared.shape[0] > 1 or torch.is_grad_enabled():
+            return super().forward(torch.cat([own, per_object(shared, num_objects)], 1))
+        own_weight, shared_weight = self._split_weight(own.shape[1])
+        result = self._conv_forward(own, own_weight, None)
+        return result.add_(self._conv_forward(shared, shared_weight, self.bias))
+
+    def _split_weight(self, own_channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the objects' channels and of the image's, laid out for convolutions."""
+        weight = self.weight.detach()
+        kept = self.__dict__.get("_parts")
+        if kept is not None and kept[0] == (weight.data_ptr(), weight.dtype):
+            return kept[1]
+        parts = weight.split([own_channels, self.in_channels - own_channels], 1)
+        own, shared = (part.contiguous(memory_format=torch.channels_last) for part in parts)
+        if not self.weight.requires_grad:  # of a network for inference, whose weights stay
+            self.__dict__["_parts"] = ((weight.data_ptr(), weight.dtype), (own, shared))
+        return own, shared
+
+
 class ResBlock(nn.Module):
     """conv2(relu(conv1(relu(x)))) + shortcut, the pre-activation block of STM and STCN.
 
@@ -15,16 +45,21 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.downsample: nn.Module = nn.Identity()
+        self.downsample: nn.Module | None = None
         if in_channels != out_channels:
-            self.downsample = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            self.downsample = JointConv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = JointConv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
-        residual = self.conv2(F.relu(self.conv1(F.relu(x))))
-        return residual + self.downsample(x)
+    def forward(self, x: torch.Tensor, shared: torch.Tensor | None = None) -> torch.Tensor:
+        """x (B*O, C1, h, w), and what all objects share (B, C2, h, w) where there is something
+        -> (B*O, out_channels, h, w). C1 and C2 make in_channels."""
+        residual = self.conv1(F.relu(x), None if shared is None else F.relu(shared))
+        residual = self.conv2(F.relu_(residual))
+        if self.downsample is not None:
+            return residual.add_(self.downsample(x, shared))
+        assert shared is None, "a shortcut without a convolution keeps the width"
+        return residual.add_(x)
 
 
 class ChannelGate(nn.Module):
@@ -66,9 +101,9 @@ class FeatureFusion(nn.Module):
         self.spatial_gate = SpatialGate()
         self.block2 = ResBlock(out_channels, out_channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, in_channels, h, w) -> (B, out_channels, h, w)."""
-        x = self.block1(x)
+    def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+        """x (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, out_channels, h, w)."""
+        x = self.block1(x, shared)
         return self.block2(x + self.spatial_gate(self.channel_gate(x)))
 
 
@@ -87,7 +122,7 @@ class UpsampleBlock(nn.Module):
         """
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         num_objects = x.shape[0] // skip.shape[0]
-        return self.out_conv(x + per_object(self.skip_conv(skip), num_objects))
+        return self.out_conv(x.add_(per_object(self.skip_conv(skip), num_objects)))
 
 
 class RefinedUpsampleBlock(nn.Module):
@@ -103,7 +138,8 @@ class RefinedUpsampleBlock(nn.Module):
         """See UpsampleBlock."""
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         num_objects = x.shape[0] // skip.shape[0]
-        return self.out_conv(x + per_object(self.skip_conv2(self.skip_conv1(skip)), num_objects))
+        skip = self.skip_conv2(self.skip_conv1(skip))
+        return self.out_conv(x.add_(per_object(skip, num_objects)))
 
 
 class _Atrous(nn.Module):
@@ -112,13 +148,13 @@ class _Atrous(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, rate: int) -> None:
         super().__init__()
         size, padding = (1, 0) if rate == 1 else (3, rate)
-        self.atrous_conv = nn.Conv2d(
+        self.atrous_conv = JointConv2d(
             in_channels, out_channels, size, padding=padding, dilation=rate, bias=False
         )
         self.bn = nn.BatchNorm2d(out_channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.bn(self.atrous_conv(x)))
+    def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+        return F.relu_(self.bn(self.atrous_conv(x, shared)))
 
 
 class AtrousPyramid(nn.Module):
@@ -132,7 +168,7 @@ class AtrousPyramid(nn.Module):
         self.aspp1, self.aspp2 = _Atrous(channels, width, 1), _Atrous(channels, width, 6)
         self.aspp3, self.aspp4 = _Atrous(channels, width, 12), _Atrous(channels, width, 18)
         self.global_avg_pool = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
+            nn.Identity(),  # the mean is taken ahead of it; published names count from here
             nn.Conv2d(channels, width, 1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
@@ -140,11 +176,13 @@ class AtrousPyramid(nn.Module):
         self.conv1 = nn.Conv2d(5 * width, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> the same."""
-        pooled = self.global_avg_pool(x).expand(-1, -1, *x.shape[2:])
-        parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x), pooled]
-        return F.relu(self.bn1(self.conv1(torch.cat(parts, 1))))
+    def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+        """x (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, C1 + C2, h, w)."""
+        means = [x.mean((2, 3), keepdim=True), shared.mean((2, 3), keepdim=True)]
+        means[1] = per_object(means[1], x.shape[0] // shared.shape[0])
+        pooled = self.global_avg_pool(torch.cat(means, 1)).expand(-1, -1, *x.shape[2:])
+        parts = [aspp(x, shared) for aspp in (self.aspp1, self.aspp2, self.aspp3, self.aspp4)]
+        return F.relu_(self.bn1(self.conv1(torch.cat([*parts, pooled], 1))))
 
 
 class QualityHead(nn.Module):
