@@ -11,7 +11,7 @@ import torch
 from inference_memory_bank import POLICIES, MemoryPolicy, SamCompression
 from model.checkpoint import load_for_evaluation
 from model.features import MemoryEntry, QueryFeatures
-from model.matching import aggregate, l2_similarity
+from model.matching import aggregate
 from model.memory_bank import MemoryBank
 from model.network import Network
 from util.devices import pick_device, pick_dtype, started_ranks
@@ -242,7 +242,7 @@ class InferenceCore:
         max_slots = None
         if self.num_frames is not None:
             max_slots = self.policy.max_slots(self.num_frames - self.frame_index)
-        measures_distance = self.network.similarity is l2_similarity
+        measures_distance = self.network.similarity.is_distance
         bank = MemoryBank(max_slots, self.policy.mem_capacity or None, measures_distance)
         self._groups.append(_Group(len(self.labels), len(labels), bank))
         self.labels.extend(labels)

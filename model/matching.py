@@ -7,42 +7,63 @@ gathers contiguous rows. C is O x CV: objects that share keys share one affinity
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
 from util.devices import full_precision
 
-Similarity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
 # Bytes of similarities held at once by an inference read, whatever the memory's length.
 _BLOCK_BYTES = 32 * 2**20
+# Of many rows, the best lie in the best groups: see `_find_top`.
+_GROUP = 64
 
 
-def l2_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
-    """STCN's negative squared distance (NeurIPS 2021, eq. 4), less what softmax drops.
+@dataclass(frozen=True)
+class Similarity:
+    """How keys and queries compare: (2 k.q - |k|^2) / sqrt(CK) or k.q / sqrt(CK).
 
     Args:
-        key: (B, N, CK).
-        query_key: (B, P, CK).
-
-    Returns:
-        (B, P, N): (2 k_n . q_p - |k_n|^2) / sqrt(CK), in float32.
+        is_distance: STCN's negative squared distance (NeurIPS 2021, eq. 4), less what softmax
+            drops; else the scaled dot product of STM (Oh et al., ICCV 2019) and QDMN.
     """
-    with full_precision(key.device):
-        key, query_key = key.float(), query_key.float()
-        scale = 1 / math.sqrt(key.shape[-1])
+
+    is_distance: bool
+
+    def offset(self, key: torch.Tensor) -> torch.Tensor | None:
+        """key (B, N, CK) -> what a row adds to all its similarities, (B, 1, N), or None."""
+        if not self.is_distance:
+            return None
         # vector_norm reduces without a copy of the keys, which would grow with the memory.
-        norm = torch.linalg.vector_norm(key, dim=-1).square().mul(-scale)[:, None]  # (B, 1, N)
-        return torch.baddbmm(norm, query_key, key.transpose(1, 2), alpha=2 * scale)
+        norm = torch.linalg.vector_norm(key, dim=-1, dtype=torch.float32)
+        return norm.square().mul(-1 / math.sqrt(key.shape[-1]))[:, None]
+
+    def __call__(
+        self, key: torch.Tensor, query_key: torch.Tensor, offset: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Compare all with all.
+
+        Args:
+            key: (B, N, CK).
+            query_key: (B, P, CK).
+            offset: of these keys, where it is known already.
+
+        Returns:
+            (B, P, N), in float32.
+        """
+        with full_precision(key.device):
+            key, query_key = key.float(), query_key.float()
+            scale = 1 / math.sqrt(key.shape[-1])
+            if not self.is_distance:
+                return query_key @ key.transpose(1, 2) * scale
+            offset = self.offset(key) if offset is None else offset
+            assert offset is not None
+            return torch.baddbmm(offset, query_key, key.transpose(1, 2), alpha=2 * scale)
 
 
-def dot_similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
-    """The scaled dot product of STM (Oh et al., ICCV 2019) and QDMN; shapes as `l2_similarity`."""
-    with full_precision(key.device):
-        key, query_key = key.float(), query_key.float()
-        return query_key @ key.transpose(1, 2) / math.sqrt(key.shape[-1])
+l2_similarity = Similarity(is_distance=True)
+dot_similarity = Similarity(is_distance=False)
 
 
 # Width of the grid of positions, and sigma in positions.
@@ -75,10 +96,11 @@ def read(
     else:
         block = max(1, _BLOCK_BYTES // (4 * num_rows * key.shape[0]))
     best = None if kernel is None else _best_positions(key, query_key, similarity)
+    offset = similarity.offset(key)
     parts = []
     for start in range(0, num_queries, block):
         positions = slice(start, min(start + block, num_queries))
-        scores = similarity(key, query_key[:, positions])  # (B, block, N)
+        scores = similarity(key, query_key[:, positions], offset)  # (B, block, N)
         if kernel is not None and best is not None:
             scores += _log_kernel(best, positions, kernel)
         parts.append(_read_block(scores, value, top_k))
@@ -90,8 +112,29 @@ def _read_block(scores: torch.Tensor, value: torch.Tensor, top_k: int | None) ->
     """`read` of some positions, from their similarities (B, block, N)."""
     if top_k is None or top_k >= scores.shape[2]:
         return torch.softmax(scores, -1).to(value.dtype) @ value
-    best, rows = scores.topk(top_k, dim=-1, sorted=False)  # (B, block, k)
+    best, rows = _find_top(scores, top_k)  # (B, block, k)
     return gather_rows(value, rows, torch.softmax(best, -1))
+
+
+def _find_top(scores: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k largest of (B, block, N) and their rows, (B, block, k) both, in any order.
+
+    The k largest lie in the k groups with the largest maxima (or tie with ones that do), so that
+    of many rows all but k groups are looked at only for their maxima, which is far cheaper.
+    """
+    num_groups = scores.shape[2] // _GROUP
+    if num_groups < 4 * top_k or torch.is_grad_enabled():
+        return scores.topk(top_k, dim=-1, sorted=False)
+    grouped = num_groups * _GROUP
+    # Row n belongs to group n % num_groups, so that maxima run along contiguous rows.
+    maxima = scores[..., :grouped].unflatten(2, (_GROUP, num_groups)).amax(2)
+    groups = maxima.topk(top_k, dim=-1, sorted=False).indices  # (B, block, k)
+    starts = torch.arange(0, grouped, num_groups, device=scores.device)
+    rows = (groups[..., None] + starts).flatten(2)  # (B, block, k * _GROUP)
+    rest = torch.arange(grouped, scores.shape[2], device=scores.device)
+    rows = torch.cat([rows, rest.expand(*rows.shape[:2], -1)], 2)
+    best, at = scores.gather(2, rows).topk(top_k, dim=-1, sorted=False)
+    return best, rows.gather(2, at)
 
 
 def _best_positions(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from model import matching
-from model.matching import aggregate, gather_rows, l2_similarity, read, to_rows
+from model.matching import Similarity, aggregate, gather_rows, l2_similarity, read, to_rows
 
 # (B, N, P, CK, C)
 SHAPES = [(1, 5, 3, 4, 2), (1, 40, 17, 8, 6), (2, 33, 10, 8, 5)]
@@ -62,16 +63,17 @@ def test_blocks_of_queries_answer_as_one(
     key, value, query_key = random_memory(2, 33, 20, 8, 5)
     sizes: list[int] = []
 
-    def similarity(key: torch.Tensor, query_key: torch.Tensor) -> torch.Tensor:
-        scores = l2_similarity(key, query_key)
-        sizes.append(scores.nbytes)
-        return scores
+    class Watched(Similarity):
+        def __call__(self, *args: Any) -> torch.Tensor:
+            scores = super().__call__(*args)
+            sizes.append(scores.nbytes)
+            return scores
 
     with torch.no_grad():
         whole = read(key, value, query_key, top_k)
         limit = 4 * key.shape[0] * key.shape[1] * 7 + 1  # seven queries and a bit
         monkeypatch.setattr(matching, "_BLOCK_BYTES", limit)
-        in_blocks = read(key, value, query_key, top_k, similarity)
+        in_blocks = read(key, value, query_key, top_k, Watched(is_distance=True))
         assert len(sizes) == 3
         assert max(sizes) <= limit
         monkeypatch.setattr(matching, "_BLOCK_BYTES", 1)
@@ -184,3 +186,16 @@ def test_aggregation_along_another_dimension_and_in_half_precision() -> None:
     half = prob.bfloat16()
     assert aggregate(half).dtype == torch.float32
     torch.testing.assert_close(aggregate(half), aggregate(half.float()))
+
+
+@pytest.mark.parametrize("num_rows", [2 * 64 * 20, 4 * 64 * 20, 4 * 64 * 20 + 17, 9000])
+def test_the_best_of_many_rows_are_found_by_groups(num_rows: int) -> None:
+    scores = torch.randn(2, 7, num_rows, generator=torch.manual_seed(0))
+    scores[0, 0, :3000] += 5  # many of one group among the best
+    scores[1, 3, -19:] += 9  # and the rows behind the last group
+    with torch.inference_mode():
+        best, rows = matching._find_top(scores, 20)
+    expected = scores.topk(20).values
+    assert torch.equal(best.sort(descending=True).values, expected)
+    assert torch.equal(scores.gather(2, rows), best)
+    assert all(len(set(r.tolist())) == 20 for r in rows.flatten(0, 1))
