@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from model.convolution import Conv2d
+
 # depth -> (block, blocks in stages 1 to 3); depth 8 is for tests.
 _DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int]]] = {
     8: (BasicBlock, (1, 1, 1)),
@@ -42,7 +44,7 @@ class ResNetTrunk(nn.Module):
         expansion = block.expansion
         self.depth, self.in_channels, self.width = depth, in_channels, width
         self.channels = (width * expansion, 2 * width * expansion, 4 * width * expansion)
-        self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+        self.conv1 = Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -61,10 +63,37 @@ class ResNetTrunk(nn.Module):
 
     def forward(self, image: torch.Tensor) -> Pyramid:
         """(B, in_channels, H, W) -> Pyramid; H and W are multiples of 16."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(image))))  # (B, width, H/4, W/4)
+        if isinstance(self.bn1, nn.Identity):  # folded
+            x = self.conv1(image, relu=True)
+        else:
+            x = self.relu(self.bn1(self.conv1(image)))
+        x = self.maxpool(x)  # (B, width, H/4, W/4)
         feat4 = self.layer1(x)
         feat8 = self.layer2(feat4)
         return Pyramid(feat4, feat8, self.layer3(feat8))
+
+    def fold_blocks(self) -> None:
+        """Once batch norms are folded into convolutions: blocks that are nothing but these."""
+        for stage in (self.layer1, self.layer2, self.layer3):
+            for name, block in stage.named_children():
+                setattr(stage, name, _FoldedBlock(block))
+
+
+class _FoldedBlock(nn.Module):
+    """A residual block of convolutions alone, for inference."""
+
+    def __init__(self, block: BasicBlock | Bottleneck) -> None:
+        super().__init__()
+        convs = [conv for name, conv in block.named_children() if name.startswith("conv")]
+        self.convs = nn.ModuleList(Conv2d.of(conv) for conv in convs)
+        self.downsample = None if block.downsample is None else Conv2d.of(block.downsample[0])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        *convs, last = self.convs
+        for conv in convs:
+            x = conv(x, relu=True)
+        return last(x, add=shortcut, relu=True)
 
 
 def _stage(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from model.convolution import Conv2d
 from model.features import QueryFeatures
 from model.modules import (
     AtrousPyramid,
@@ -42,7 +43,7 @@ class Decoder(nn.Module):
         self.compress = ResBlock(in_channels, widths[0])
         self.up_16_8: nn.Module = UpsampleBlock(skip_channels[1], widths[0], widths[1])
         self.up_8_4: nn.Module = UpsampleBlock(skip_channels[0], widths[1], widths[2])
-        self.pred = nn.Conv2d(widths[2], 1, 3, padding=1)
+        self.pred = Conv2d(widths[2], 1, 3, padding=1)
 
     def forward(self, readout: torch.Tensor, query: QueryFeatures) -> Decoded:
         """readout (B, O, CV, h, w) -> logits (B, O, H, W)."""
@@ -71,28 +72,28 @@ class BoundaryDecoder(Decoder):
         super().__init__(in_channels, skip_channels, widths)
         width = widths[2]
 
-        def conv3() -> nn.Conv2d:
-            return nn.Conv2d(width, width, 3, padding=1)
+        def conv3() -> Conv2d:
+            return Conv2d(width, width, 3, padding=1)
 
         self.mask_1, self.predict_mask = conv3(), conv3()
         self.boundary_1, self.boundary_2, self.boundary_3 = conv3(), conv3(), conv3()
         self.hfm = SpectralFilter(width, keeps_high=True)
-        self.fusion_1, self.fusion_2 = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
+        self.fusion_1, self.fusion_2 = Conv2d(width, width, 1), Conv2d(width, width, 1)
         self.predict_boundary_1 = conv3()
-        self.predict_boundary_2 = nn.Conv2d(width, 1, 3, padding=1)
+        self.predict_boundary_2 = Conv2d(width, 1, 3, padding=1)
 
     def forward(self, readout: torch.Tensor, query: QueryFeatures) -> Decoded:
         """readout (B, O, CV, h, w) -> logits of masks, and of boundaries in training."""
         x = self.refine(readout, query)
         boundary = self.hfm(self.boundary_1(x))
         mask = self.mask_1(x)
-        boundary = boundary + F.relu(self.fusion_1(mask))
-        boundary = F.relu(self.boundary_3(self.boundary_2(boundary)))
-        mask = mask + F.relu(self.fusion_2(boundary))
-        logits = self.pred(F.relu(self.predict_mask(mask)))
+        boundary = boundary + self.fusion_1(mask, relu=True)
+        boundary = self.boundary_3(self.boundary_2(boundary), relu=True)
+        mask = mask + self.fusion_2(boundary, relu=True)
+        logits = self.pred(self.predict_mask(mask, relu=True))
         if not self.training:
             return Decoded(_upsample(logits, readout))
-        boundary = self.predict_boundary_2(F.relu(self.predict_boundary_1(boundary)))
+        boundary = self.predict_boundary_2(self.predict_boundary_1(boundary, relu=True))
         return Decoded(_upsample(logits, readout), _upsample(boundary, readout))
 
 

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.backbones import Pyramid, ResNetTrunk
+from model.convolution import Conv2d, per_object
 from model.features import MemoryEntry, QueryFeatures
-from model.modules import FeatureFusion, QualityHead, per_object
+from model.modules import FeatureFusion, QualityHead
 
 
 class KeyEncoder(nn.Module):
@@ -35,10 +36,10 @@ class KeyEncoder(nn.Module):
         self.feature_filter = feature_filter or nn.Identity()
         self.key_proj = None
         if key_channels is not None:
-            self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
+            self.key_proj = Conv2d(trunk.channels[2], key_channels, 3, padding=1)
             nn.init.orthogonal_(self.key_proj.weight)
             nn.init.zeros_(_bias(self.key_proj))
-        self.thin_proj = nn.Conv2d(trunk.channels[2], thin_channels, 3, padding=1)
+        self.thin_proj = Conv2d(trunk.channels[2], thin_channels, 3, padding=1)
 
     def forward(self, image: torch.Tensor, prior: torch.Tensor | None = None) -> QueryFeatures:
         """image (B, 3, H, W), normalised; H and W multiples of 16; prior as in `project`."""
@@ -64,7 +65,7 @@ class PriorKeyEncoder(KeyEncoder):
 
     def __init__(self, trunk: ResNetTrunk, key_channels: int, thin_channels: int) -> None:
         super().__init__(trunk, key_channels, thin_channels)
-        self.prior_conv = nn.Conv2d(trunk.channels[2] + 1, 1, 3, padding=1)
+        self.prior_conv = Conv2d(trunk.channels[2] + 1, 1, 3, padding=1)
 
     def project(self, pyramid: Pyramid, prior: torch.Tensor | None = None) -> QueryFeatures:
         """See KeyEncoder; without a prior no object was anywhere."""
@@ -138,8 +139,8 @@ class OwnKeyEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.trunk = trunk
-        self.key_proj = nn.Conv2d(trunk.channels[2], key_channels, 3, padding=1)
-        self.value_proj = nn.Conv2d(trunk.channels[2], value_channels, 3, padding=1)
+        self.key_proj = Conv2d(trunk.channels[2], key_channels, 3, padding=1)
+        self.value_proj = Conv2d(trunk.channels[2], value_channels, 3, padding=1)
         self.quality_head = quality_head
         nn.init.orthogonal_(self.key_proj.weight)
         nn.init.zeros_(_bias(self.key_proj))
@@ -174,9 +175,9 @@ class GatedValueEncoder(ValueEncoder):
     def __init__(self, trunk: ResNetTrunk, feat16_channels: int, value_channels: int) -> None:
         super().__init__(trunk, feat16_channels, value_channels)
         planes = (1 + 2 * self.num_frequencies) * value_channels
-        self.next_gate = nn.Conv2d(trunk.channels[2], value_channels, 3, padding=1)
-        self.fourier_proj = nn.Conv2d(planes, value_channels, 1)
-        self.detail_proj = nn.Conv2d(value_channels, value_channels, 1)
+        self.next_gate = Conv2d(trunk.channels[2], value_channels, 3, padding=1)
+        self.fourier_proj = Conv2d(planes, value_channels, 1)
+        self.detail_proj = Conv2d(value_channels, value_channels, 1)
 
     def forward(
         self,
@@ -213,6 +214,6 @@ def _see_masks(
     return trunk(torch.cat(planes, 1)).feat16
 
 
-def _bias(conv: nn.Conv2d) -> torch.Tensor:
+def _bias(conv: Conv2d) -> torch.Tensor:
     assert conv.bias is not None
     return conv.bias

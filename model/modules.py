@@ -6,35 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-
-class JointConv2d(nn.Conv2d):
-    """A convolution of [what each object has, what the image gives all of them], side by side.
-
-    Convolutions are linear, so that at inference the image's part is computed once for all objects.
-    """
-
-    def forward(self, own: torch.Tensor, shared: torch.Tensor | None = None) -> torch.Tensor:
-        """own (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, out_channels, h, w)."""
-        if shared is None:
-            return super().forward(own)
-        num_objects = own.shape[0] // shared.shape[0]
-        if num_objects == 1 or shared.shape[0] > 1 or torch.is_grad_enabled():
-            return super().forward(torch.cat([own, per_object(shared, num_objects)], 1))
-        own_weight, shared_weight = self._split_weight(own.shape[1])
-        result = self._conv_forward(own, own_weight, None)
-        return result.add_(self._conv_forward(shared, shared_weight, self.bias))
-
-    def _split_weight(self, own_channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the objects' channels and of the image's, laid out for convolutions."""
-        weight = self.weight.detach()
-        kept = self.__dict__.get("_parts")
-        if kept is not None and kept[0] == (weight.data_ptr(), weight.dtype):
-            return kept[1]
-        parts = weight.split([own_channels, self.in_channels - own_channels], 1)
-        own, shared = (part.contiguous(memory_format=torch.channels_last) for part in parts)
-        if not self.weight.requires_grad:  # of a network for inference, whose weights stay
-            self.__dict__["_parts"] = ((weight.data_ptr(), weight.dtype), (own, shared))
-        return own, shared
+from model.convolution import Conv2d, JointConv2d, per_object, plus
 
 
 class ResBlock(nn.Module):
@@ -45,21 +17,20 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.downsample: nn.Module | None = None
+        self.downsample: JointConv2d | None = None
         if in_channels != out_channels:
             self.downsample = JointConv2d(in_channels, out_channels, 3, padding=1)
         self.conv1 = JointConv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor, shared: torch.Tensor | None = None) -> torch.Tensor:
         """x (B*O, C1, h, w), and what all objects share (B, C2, h, w) where there is something
         -> (B*O, out_channels, h, w). C1 and C2 make in_channels."""
-        residual = self.conv1(F.relu(x), None if shared is None else F.relu(shared))
-        residual = self.conv2(F.relu_(residual))
+        residual = self.conv1(F.relu(x), None if shared is None else F.relu(shared), relu=True)
         if self.downsample is not None:
-            return residual.add_(self.downsample(x, shared))
+            return self.conv2(residual, add=self.downsample(x, shared))
         assert shared is None, "a shortcut without a convolution keeps the width"
-        return residual.add_(x)
+        return self.conv2(residual, add=x)
 
 
 class ChannelGate(nn.Module):
@@ -112,7 +83,7 @@ class UpsampleBlock(nn.Module):
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.skip_conv = nn.Conv2d(skip_channels, in_channels, 3, padding=1)
+        self.skip_conv = Conv2d(skip_channels, in_channels, 3, padding=1)
         self.out_conv = ResBlock(in_channels, out_channels)
 
     def forward(self, skip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -122,7 +93,9 @@ class UpsampleBlock(nn.Module):
         """
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         num_objects = x.shape[0] // skip.shape[0]
-        return self.out_conv(x.add_(per_object(self.skip_conv(skip), num_objects)))
+        if num_objects == 1:
+            return self.out_conv(self.skip_conv(skip, add=x))
+        return self.out_conv(plus(x, per_object(self.skip_conv(skip), num_objects)))
 
 
 class RefinedUpsampleBlock(nn.Module):
@@ -130,7 +103,7 @@ class RefinedUpsampleBlock(nn.Module):
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.skip_conv1 = nn.Conv2d(skip_channels, in_channels, 3, padding=1)
+        self.skip_conv1 = Conv2d(skip_channels, in_channels, 3, padding=1)
         self.skip_conv2 = ResBlock(in_channels, in_channels)
         self.out_conv = ResBlock(in_channels, out_channels)
 
@@ -139,7 +112,7 @@ class RefinedUpsampleBlock(nn.Module):
         x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         num_objects = x.shape[0] // skip.shape[0]
         skip = self.skip_conv2(self.skip_conv1(skip))
-        return self.out_conv(x.add_(per_object(skip, num_objects)))
+        return self.out_conv(plus(x, per_object(skip, num_objects)))
 
 
 class _Atrous(nn.Module):
@@ -173,7 +146,7 @@ class AtrousPyramid(nn.Module):
             nn.BatchNorm2d(width),
             nn.ReLU(),
         )
-        self.conv1 = nn.Conv2d(5 * width, channels, 1, bias=False)
+        self.conv1 = Conv2d(5 * width, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
 
     def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
@@ -196,10 +169,10 @@ class QualityHead(nn.Module):
 
     def __init__(self, channels: int, width: int, hidden: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv3 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv4 = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.conv1 = Conv2d(channels, width, 3, padding=1)
+        self.conv2 = Conv2d(width, width, 3, padding=1)
+        self.conv3 = Conv2d(width, width, 3, padding=1)
+        self.conv4 = Conv2d(width, width, 3, stride=2, padding=1)
         self.fc1 = nn.Linear(width * (self.size // 2) ** 2, hidden)
         self.fc2 = nn.Linear(hidden, 1)
         nn.init.constant_(self.fc2.bias, 0.5)
@@ -208,7 +181,7 @@ class QualityHead(nn.Module):
         """(B, C, h, w) -> (B,), from 0 up: the IoU that the mask seems to have."""
         x = F.interpolate(feat16, (self.size, self.size), mode="bilinear", align_corners=False)
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = F.relu(conv(x))
+            x = conv(x, relu=True)
         score = self.fc2(F.relu(self.fc1(x.flatten(1))))[:, 0]
         # In training too the published head ends in a relu, which once shut never opens again.
         return score if self.training else F.relu(score)
@@ -225,8 +198,8 @@ class RelationFusion(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.gate = nn.Conv2d(3 * channels, channels, 3, padding=1)
-        self.gate2 = nn.Conv2d(3 * channels, channels, 3, padding=1)
+        self.gate = Conv2d(3 * channels, channels, 3, padding=1)
+        self.gate2 = Conv2d(3 * channels, channels, 3, padding=1)
 
     def forward(
         self, memory: torch.Tensor, first: torch.Tensor, latest: torch.Tensor
@@ -241,10 +214,3 @@ class RelationFusion(nn.Module):
         else:
             gate = self.gate(reads.flatten(0, 1)).unflatten(0, reads.shape[:2])
         return (memory + first + latest) * (1 + torch.sigmoid(gate))
-
-
-def per_object(shared: torch.Tensor, num_objects: int) -> torch.Tensor:
-    """(B, ...) -> (B*O, ...): what the image gives, the same for every object of a sample."""
-    if shared.shape[0] == 1:
-        return shared.expand(num_objects, *shared.shape[1:])  # a view: inference copies nothing
-    return shared.repeat_interleave(num_objects, 0) if num_objects > 1 else shared

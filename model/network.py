@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from model.backbones import ResNetTrunk
 from model.compress import Compressor
+from model.convolution import Conv2d, can_pack
 from model.decoder import Decoder
 from model.encoders import KeyEncoder, OwnKeyEncoder, ValueEncoder
 from model.features import MemoryEntry, MemoryView, QueryFeatures, Rows, join_objects
@@ -180,12 +182,19 @@ class Network(nn.Module):
         network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in [*network.modules()]:
             _fold_batch_norms(module)
+        for module in [*network.modules()]:
+            if isinstance(module, ResNetTrunk):
+                module.fold_blocks()
         network = to_channels_last(network.to(device))
         kept = [m for m in network.modules() if getattr(m, "keeps_float32", False)]
         exempt = {id(parameter) for module in kept for parameter in module.parameters()}
         for parameter in network.parameters():
             if id(parameter) not in exempt:
                 parameter.data = parameter.data.to(dtype)
+        if can_pack(device, dtype):
+            for module in network.modules():
+                if isinstance(module, Conv2d):
+                    module.pack()
         # Images are normalised in float32 whatever the weights are.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
         return network
