@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from datasets.generic import generic, one_video
+from datasets.generic import check_direction, generic, one_video
 from datasets.video import Video
 from inference_core import Sessions
 from inference_core_yv import InferenceCoreYV
@@ -20,8 +20,11 @@ def read_videos(settings: EvalSettings) -> list[Video]:
     """The video of --video, or those of --data_path."""
     side = settings.shorter_side
     if settings.video:
-        return [one_video(Path(settings.video), Path(settings.mask), side)]
-    return generic(Path(settings.data_path), side, settings.direction != "forwards")
+        videos = [one_video(Path(settings.video), Path(settings.mask), side)]
+    else:
+        videos = generic(Path(settings.data_path), side, settings.direction != "forwards")
+    check_direction(videos, settings.direction)
+    return videos
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +62,25 @@ def one_video(video: Path, mask: Path, shorter_side: int | None = None) -> Video
     if video.is_dir():
         return generic_video(video, mask, None, shorter_side, takes_corrections=True)
     return VideoFile(video, mask, shorter_side)
+
+
+def check_direction(videos: Sequence[Video], direction: str) -> None:
+    """Refuse to go backwards where no mask lies behind the first frame.
+
+    Raises:
+        ValueError: a video would come out empty, or no video otherwise than forwards.
+    """
+    forwards_only = [video.name for video in videos if max(video.new_objects) == 0]
+    if direction == "backwards" and forwards_only:
+        raise ValueError(
+            f"video {forwards_only[0]} has a mask of its first frame alone, and backwards there is "
+            "nothing before that: give a folder with a mask of a later frame"
+        )
+    if direction == "both" and len(forwards_only) == len(videos):
+        raise ValueError(
+            "all masks are of first frames, from which there is only one way, forwards: give masks "
+            "of later frames too, or leave out --direction both"
+        )
 
 
 def generic_video(

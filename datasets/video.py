@@ -177,7 +177,7 @@ class Video:
             digest.update(f"{index} {path.name}\n".encode(errors="surrogateescape"))
             digest.update(path.read_bytes())
         digest.update(f"{self.working_size}".encode())
-        if self._takes_corrections:
+        if sum(map(len, self.new_objects.values())) > len(self.labels):
             digest.update(b"corrections")
         return digest.hexdigest()
 

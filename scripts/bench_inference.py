@@ -45,7 +45,7 @@ from util.images import read_image
 from util.masks import DAVIS_PALETTE, write_mask
 from util.provenance import describe_run
 from util.synthetic import make_clip
-from util.tracker import Tracker
+from util.tracker import Tracker, label_map
 
 MIB = 2**20
 STAGES = ("encode", "read", "decode", "memorise")
@@ -196,7 +196,7 @@ def segment(
         given = labels if index == 0 else None
         prob = tracker.step(image, given, is_last=index == num_frames - 1)
         assert prob is not None
-        tracker.label_map(prob, image.shape[:2])
+        label_map(prob, tracker.labels, image.shape[:2])
         seconds.append(time.perf_counter() - start)
     return seconds
 

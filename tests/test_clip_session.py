@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from inference_core import InferenceCore, Sessions
 from inference_core_yv import InferenceCoreYV
 from util.clip_session import ClipSession
 from util.hyper_para import EvalSettings
-from util.passes import mix
+from util.passes import _forward_weight, mix
 from util.synthetic import make_clip
 from util.tracker import Tracker, View, views_of
 
@@ -125,6 +127,65 @@ def test_between_two_masks_the_nearer_pass_counts_more() -> None:
     assert mixed[:, 0, 0].tolist() == pytest.approx([0, 0.8 / 1.7, 0.9 / 1.7])
 
 
+def test_the_weight_of_the_forward_pass_falls_from_its_mask_to_the_next() -> None:
+    weights = [_forward_weight([2, 12], index) for index in (2, 4, 7, 11, 12, 13)]
+    assert weights == pytest.approx([1, 0.8, 0.5, 0.1, 1, 1])
+    assert _forward_weight([2, 12], 1) == 0
+
+
+def test_two_passes_with_an_object_that_is_removed(tmp_path: Path) -> None:
+    weights = Path(__file__).resolve().parents[1] / "saves" / "stcn_small.pth"
+    sessions = Sessions(EvalSettings(model=str(weights), device="cpu"), InferenceCoreYV)
+    drawn = [*make_clip(NUM_FRAMES, 96, 144, num_objects=2, seed=5)]
+    clip = ClipSession(sessions, [image for image, _ in drawn], scratch=tmp_path)
+    first, last = drawn[0][1], drawn[-1][1]
+    clip.give(0, first)
+    clip.give(NUM_FRAMES - 1, np.where(last == 1, last, 0).astype(np.uint8))
+    clip.remove(2, at=6)
+    found = run(clip, "both")
+    assert [index for index, labels in found.items() if 2 in labels] == [*range(6)]
+    assert all(1 in labels for labels in found.values())
+    clip.restore(2)
+    assert 2 in run(clip, "both")[NUM_FRAMES - 2]
+    running = clip.propagate("both")
+    assert isinstance(running, Generator)
+    next(running)
+    assert [*tmp_path.iterdir()]
+    running.close()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_is_given_while_it_runs_is_for_the_next_time(
+    sessions: Sessions, frames: list[np.ndarray]
+) -> None:
+    clip = ClipSession(sessions, frames)
+    clip.give(0, box(1, 4, 4))
+    before = run(clip)
+    for index, labels in clip.propagate():
+        np.testing.assert_array_equal(labels, before[index])
+        if index == 1:
+            clip.give(9, box(2, 24, 40))
+            clip.remove(1, at=10)
+    assert 2 in run(clip)[9]
+    assert 1 not in run(clip)[10]
+
+
+def test_removing_an_object_on_the_frame_of_its_mask(
+    sessions: Sessions, frames: list[np.ndarray]
+) -> None:
+    clip = ClipSession(sessions, frames)
+    clip.give(0, box(1, 4, 4) + box(2, 24, 40))
+    clip.give(5, box(1, 8, 8))
+    clip.remove(1, at=5)
+    found = run(clip)
+    assert 1 in found[4]
+    assert not any(1 in found[index] for index in range(5, NUM_FRAMES))
+    clip.give(5, box(1, 8, 8))
+    assert 1 in run(clip)[5]
+    clip.remove(2, at=0)
+    assert clip.labels == [1]
+
+
 def test_given_frames_come_back_as_given_both_ways(
     sessions: Sessions, frames: list[np.ndarray]
 ) -> None:
@@ -158,7 +219,11 @@ def test_wrong_use_is_refused(sessions: Sessions, frames: list[np.ndarray]) -> N
     with pytest.raises(ValueError, match="no object 2"):
         clip.remove(2, at=3)
     with pytest.raises(ValueError, match="sideways"):
-        run(clip, "sideways")
+        clip.propagate("sideways")
+    with pytest.raises(TypeError):
+        clip.give(2.5, box(1, 0, 0))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Frame 0 is .* float32"):
+        ClipSession(sessions, [frames[0].astype(np.float32)])
     odd = ClipSession(sessions, [frames[0], frames[1][:-1]])
     odd.give(0, box(1, 0, 0))
     with pytest.raises(ValueError, match="Frame 1 is"):
@@ -180,8 +245,44 @@ def test_a_tracker_takes_frames_of_any_size(sessions: Sessions, frames: list[np.
     assert tracker.labels == [7, 9]
     tracker.remove([7])
     assert 7 not in tracker.segment(frames[5])
-    with pytest.raises(ValueError, match="one size"):
-        tracker.segment(frames[6], given[:-1])
+    for wrong in (given[:-1], given.astype(np.int64), given > 0):
+        with pytest.raises(ValueError, match="one size"):
+            tracker.segment(frames[6], wrong)
+    for image in (frames[6][..., 0], frames[6] / 255, np.dstack([frames[6]] * 2)):
+        with pytest.raises(ValueError, match="RGB"):
+            tracker.segment(image)
+    assert tracker.segment(frames[6][..., ::-1]).shape == SIZE  # OpenCV's order, turned
+
+
+def test_the_clock_of_a_tracker_runs_until_the_answer_is_there(
+    sessions: Sessions, frames: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first wait for a device is the look for NaNs."""
+    plain = torch.isfinite
+
+    def slow(tensor: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.05)
+        return plain(tensor)
+
+    monkeypatch.setattr(torch, "isfinite", slow)
+    tracker = Tracker(sessions)
+    for index in range(4):
+        tracker.step(frames[index], box(1, 4, 4) if index == 0 else None)
+    assert tracker.seconds >= 4 * 0.05
+
+
+def test_views_that_lose_different_objects_know_the_same(
+    sessions: Sessions, frames: list[np.ndarray]
+) -> None:
+    given = np.zeros(SIZE, np.uint8)
+    given[10, 10:27] = np.arange(1, 18)  # of one pixel each
+    tracker = Tracker(with_settings(sessions, scales=[1.0, 0.25]))
+    tracker.step(frames[0], given)
+    assert tracker.labels == [*range(1, 18)]
+    assert all(core.labels == tracker.labels for core in tracker._cores)
+    prob = tracker.step(frames[1])
+    assert prob is not None
+    assert prob.shape == (18, *SIZE)
 
 
 def test_only_cores_that_let_objects_go_remove(

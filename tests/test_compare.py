@@ -219,7 +219,7 @@ def test_an_entry_that_fails_is_named_and_the_others_are_there(
     assert run(davis, output, broken, tiny_weights) == 1
     assert [found["name"] for found in read(output)["rows"]] == ["tiny"]
     why = read(output)["failures"]["broken"]
-    assert "val-000: The network's answer on frame" in why
+    assert "val-000: frame 00001: The network's answer" in why
     assert "is not finite" in why
     assert not (output / "broken" / "result.json").exists()
     assert f"FAILED broken: {why}" in (output / "compare.md").read_text()

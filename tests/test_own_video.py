@@ -27,7 +27,7 @@ from util import tracker
 from util.images import image_size, list_frames, read_image
 from util.masks import DAVIS_PALETTE, labels_of, read_mask, write_mask
 from util.overlay import OverlayVideo
-from util.tracker import to_labels
+from util.tracker import label_map
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TIMESCALE = 15360  # of the MP4s that OpenCV writes at 30 frames a second
@@ -268,8 +268,7 @@ def test_many_objects_are_resized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatc
 
     fake = type("F", (), {"interpolate": staticmethod(interpolate)})
     monkeypatch.setattr(tracker, "F", fake)
-    values = torch.tensor([0, *labels], dtype=torch.uint8)
-    result = to_labels(prob, values, (13, 20)).numpy()
+    result = label_map(prob, labels, (13, 20))
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, expected)
     assert sum(widths) == 41

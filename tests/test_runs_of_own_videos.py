@@ -204,6 +204,58 @@ def test_a_run_of_before_these_settings_goes_on(
     assert eval_davis.main([*map(str, argv), "--scales", "1", "1.5"]) == 2
 
 
+def test_one_way_masks_go_one_way(
+    tmp_path: Path, frames: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--video", frames, "--mask", truth / "00000.png", "--direction"]
+    for direction, why in (("backwards", "nothing before"), ("both", "only one way")):
+        assert segment(TRAINED, tmp_path / "out", *flags, direction) == 2
+        assert why in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        segment(TRAINED, tmp_path / "out", *flags[:4], "--data_path", tmp_path)
+    assert "two places" in capsys.readouterr().err
+
+
+def test_what_is_beside_the_masks_is_of_the_masks(
+    tmp_path: Path,
+    frames: Path,
+    truth: Path,
+    tiny_weights: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    mask = tmp_path / "mask.png"
+    mask.write_bytes((truth / "00000.png").read_bytes())
+    flags = ["--video", frames, "--mask", mask]
+    assert segment(tiny_weights, out, *flags, "--overlay") == 0
+    assert [*out.glob("val-000.[ma][pv]*")]
+    (out / "val-000.csv").unlink()  # is made again
+    assert segment(tiny_weights, out, *flags, "--overlay") == 0
+    assert (out / "val-000.csv").exists()
+    mask.write_bytes((truth / "00003.png").read_bytes())
+    assert segment(tiny_weights, out, *flags) == 0
+    assert not [*out.glob("val-000.[ma][pv]*")]  # it showed other masks
+    # A video of the same name from another place
+    other = tmp_path / "other" / "val-000"
+    other.mkdir(parents=True)
+    for path in sorted(frames.iterdir())[:5]:
+        (other / path.name).write_bytes(path.read_bytes())
+    capsys.readouterr()
+    assert segment(tiny_weights, out, "--video", other, "--mask", mask) == 2
+    assert "has the same name" in capsys.readouterr().err
+    assert len(maps(out / "val-000")) == NUM_FRAMES
+
+
+def test_scales_multiply_the_size(
+    tmp_path: Path, frames: Path, truth: Path, tiny_weights: Path
+) -> None:
+    mask = truth / "00000.png"
+    flags = ["--video", frames, "--mask", mask, "--scales", "1", "1.5"]
+    argv = ["--model", tiny_weights, "--device", "cpu", "--output", tmp_path / "out"]
+    assert eval_generic.main([*map(str, [*argv, *flags, "--size", 32])]) == 0
+    assert all(labels.shape == SIZE for labels in maps(tmp_path / "out/val-000"))
+
+
 def test_a_mask_far_away_is_no_correction(tmp_path: Path, frames: Path, tiny_weights: Path) -> None:
     """A mask that names no frame is refused before anything is written."""
     mask = np.zeros(SIZE, np.uint8)

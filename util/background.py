@@ -16,8 +16,9 @@ from util.masks import DAVIS_PALETTE, write_mask
 from util.overlay import OverlayVideo, blend
 from util.scores import SCORES, FrameScores, write_scores
 
-# A file of this stem in a video's folder is published beside it, under the video's name.
-BESIDE = "beside"
+# A file of this stem in a video's folder is published beside it, under the video's name. No frame
+# has it: hidden files are none.
+BESIDE = ".beside"
 _FRAMES_AHEAD = 4  # decoded before they are needed
 _FRAMES_BEHIND = 8  # segmented and waiting to be written
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import progressbar
 import torch
 
@@ -26,7 +27,7 @@ from util.provenance import describe_run
 from util.run_report import Report, join_reports
 from util.scores import SCORES, pack_scores
 from util.signals import INTERRUPTED
-from util.tracker import Sessions, Tracker
+from util.tracker import Sessions, Tracker, label_map
 
 _BACKWARDS = "backwards"  # what the first of two passes leaves for the second one
 
@@ -102,6 +103,7 @@ class Runner:
             write_all=settings.output_all,
             overlay=settings.overlay,
             scores=settings.save_scores,
+            summary=self.has_summary,
             rank=self.ranks.rank,
         )
 
@@ -159,52 +161,72 @@ class Runner:
 
     def _segment(self, video: Video, folder: Path, report: Report) -> Iterator[None]:
         """Segment one video into a folder, yielding after each frame of each pass."""
-        summary = ObjectSummary(video.labels, video.frame_names)
-        trackers: list[Tracker] = []
-
-        def start() -> Tracker:
-            trackers.append(Tracker(self.sessions, len(video), len(video.labels)))
-            return trackers[-1]
-
+        summary = ObjectSummary(video.labels, video.frame_names) if self.has_summary else None
+        settings = self.settings
+        passes = _Passes(self.sessions, video)
         scratch = folder / _BACKWARDS
-        write_all = self.settings.output_all
-        if self.settings.save_scores:
+        if settings.save_scores:
             (folder / SCORES).mkdir()
         # Going backwards, the overlay has to wait for the first frame.
-        is_backwards = self.settings.direction == "backwards"
-        with Saver(video, folder, self.settings.overlay and not is_backwards) as saver:
-            try:
-                for tracker, found in propagate(
-                    video, start, self.settings.direction, scratch, write_all
+        is_backwards = settings.direction == "backwards"
+        try:
+            with Saver(video, folder, settings.overlay and not is_backwards) as saver:
+                for found in propagate(
+                    video, passes.start, settings.direction, scratch, settings.output_all
                 ):
                     if found is not None:
                         report.num_frames += 1
-                        output = self._finish(video, tracker, found)
                         report.num_skipped_frames += found.prob is None
-                        if output is not None:
-                            summary.add(found.frame.index, output.labels, found.quality)
-                            saver.put(output)
+                    if found is not None and found.prob is not None:
+                        start = time.perf_counter()
+                        labels = label_map(found.prob, found.labels, video.size)
+                        report.processing_seconds += time.perf_counter() - start
+                        saver.put(self._make_output(found, labels))
+                        if summary is not None:
+                            summary.add(found.frame.index, labels, found.quality)
                     yield
-            finally:
-                report.processing_seconds += sum(tracker.seconds for tracker in trackers)
-        report.memory_frames.append(max(tracker.num_memory_frames for tracker in trackers))
-        if self.settings.overlay and is_backwards:
+        finally:
+            passes.finish()
+            report.processing_seconds += passes.seconds
+        report.memory_frames.append(passes.num_memory_frames)
+        if settings.overlay and is_backwards:
             draw_overlay(video, folder)
         if scratch.exists():
             scratch.rmdir()
-        if self.has_summary:
+        if summary is not None:
             rows = summary.rows()
             write_summary(folder / f"{BESIDE}.csv", rows)
             report.summaries[video.name] = format_summary(rows)
 
-    def _finish(self, video: Video, tracker: Tracker, found: Segmented) -> Output | None:
-        """What to write of a frame, at the video's own size."""
-        if found.prob is None:
-            return None
-        frame = found.frame
-        labels = tracker.label_map(found.prob, video.size, found.labels)
-        scores = pack_scores(found.prob, found.labels) if self.settings.save_scores else None
-        return Output(frame.name, labels, frame.image, scores)
+    def _make_output(self, found: Segmented, labels: np.ndarray) -> Output:
+        """What to write of a frame, whose labels are (H, W) uint8 at the video's own size."""
+        scores = None
+        if self.settings.save_scores:
+            assert found.prob is not None
+            scores = pack_scores(found.prob, found.labels)
+        return Output(found.frame.name, labels, found.frame.image, scores)
+
+
+class _Passes:
+    """Trackers of a video's passes, one at a time: two would hold two memories."""
+
+    def __init__(self, sessions: Sessions, video: Video) -> None:
+        self._sessions, self._video = sessions, video
+        self._tracker: Tracker | None = None
+        self.seconds = 0.0
+        self.num_memory_frames = 0
+
+    def start(self) -> Tracker:
+        self.finish()
+        self._tracker = Tracker(self._sessions, len(self._video), len(self._video.labels))
+        return self._tracker
+
+    def finish(self) -> None:
+        if self._tracker is None:
+            return
+        self.seconds += self._tracker.seconds
+        self.num_memory_frames = max(self.num_memory_frames, self._tracker.num_memory_frames)
+        self._tracker = None
 
 
 def _explain(error: RuntimeError) -> str:

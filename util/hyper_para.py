@@ -194,7 +194,9 @@ class EvalSettings:
         "work at this shorter side in pixels and resize the masks back; 0 for the frames' own",
     )
     scales: list[float] = knob(
-        [1.0], "multiples of that size to segment at, for the mean of their probabilities"
+        [1.0],
+        "multiples of that size to segment at, for the mean of their probabilities; with --size, "
+        "frames are brought to the largest first",
     )
     flip: bool = knob(False, "also segment the mirrored frames, for the mean of both")
 

@@ -45,7 +45,7 @@ class MaskImage:
 
 def labels_of(labels: np.ndarray) -> list[int]:
     """The non-zero values of an (H, W) uint8 array, ascending."""
-    return [int(value) for value in np.flatnonzero(_histogram(labels)) if value]
+    return [int(value) for value in np.flatnonzero(histogram(labels)) if value]
 
 
 def read_mask(
@@ -243,7 +243,7 @@ def _own_palette(path: Path, codes: set[int]) -> bytes:
     return colours + DAVIS_PALETTE[len(colours) :]
 
 
-def _histogram(labels: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+def histogram(labels: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
     """How many pixels each of the 256 values has; only those where `where` is non-zero."""
     mask = None if where is None else where.astype(np.uint8)
     counts = cv2.calcHist([np.ascontiguousarray(labels)], [0], mask, [256], [0, 256])
@@ -270,14 +270,14 @@ def _refuse_blends(path: Path, labels: np.ndarray) -> None:
     """
     kernel = np.ones((3, 3), np.uint8)
     lowest, highest = cv2.erode(labels, kernel), cv2.dilate(labels, kernel)
-    total = _histogram(labels)
-    has_interior = _histogram(labels, lowest == highest) > 0
+    total = histogram(labels)
+    has_interior = histogram(labels, lowest == highest) > 0
     num_values = int(np.count_nonzero(total[1:]))
     between = (lowest < labels) & (labels < highest)
 
     thin = [value for value in range(1, 256) if total[value] and not has_interior[value]]
     if len(thin) >= max(2, num_values / 2):
-        num_between = _histogram(labels, between)
+        num_between = histogram(labels, between)
         suspicious = [
             value
             for value in thin

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from util.masks import histogram
 from util.report import write_rows
 
 COLUMNS = (
@@ -35,8 +36,9 @@ class ObjectSummary:
         self._quality: dict[int, tuple[int, float, float]] = {}  # number, sum, least
 
     def add(self, index: int, labels: np.ndarray, quality: Mapping[int, float]) -> None:
-        """Count a frame: its label map (H, W) uint8, and scores of its masks by label."""
-        areas = np.bincount(labels.ravel(), minlength=256)
+        """Count a frame: its label map (H, W) uint8, and scores of its masks by label (of two
+        passes, the second one's)."""
+        areas = histogram(labels)
         is_seen = areas > 0
         self._first[is_seen] = np.minimum(self._first[is_seen], index)
         self._last[is_seen] = np.maximum(self._last[is_seen], index)

@@ -18,6 +18,7 @@ from typing import Any
 from util.background import BESIDE, Video
 from util.files import claimed, write_json
 from util.hyper_para import EvalSettings
+from util.overlay import CODECS
 from util.provenance import list_changes
 from util.scores import SCORES
 
@@ -41,6 +42,7 @@ class OutputFolder:
         write_all: masks of all frames are wanted, not of the required ones alone.
         overlay: so is <root>/<video>.mp4.
         scores: so is <root>/<video>/scores/<frame>.npz.
+        summary: so is <root>/<video>.csv.
         rank: of this process among those that write here.
     """
 
@@ -49,6 +51,7 @@ class OutputFolder:
     write_all: bool = False
     overlay: bool = False
     scores: bool = False
+    summary: bool = False
     rank: int = 0
     _noted: dict[str, str] = field(default_factory=dict, init=False)  # complete by this process
 
@@ -78,7 +81,8 @@ class OutputFolder:
         return (
             self._digests.get(video.name) == video.digest
             and all((folder / f"{name}.png").is_file() for name in names)
-            and (not self.overlay or self._has_overlay(video.name))
+            and (not self.overlay or any(path.is_file() for path in self._overlays(video)))
+            and (not self.summary or (self.root / f"{video.name}.csv").is_file())
             and (not self.scores or all((folder / SCORES / f"{n}.npz").is_file() for n in names))
         )
 
@@ -119,14 +123,30 @@ class OutputFolder:
                 "missing): choose another --output, or remove that folder."
             )
         before = read_run_file(path)
+        self._refuse_namesakes(before, videos)
         self._runs = [*before["runs"], self.record]  # an interrupted run has several
         self._digests: dict[str, str] = before["videos"]
         self.join_notes()
 
-    def _has_overlay(self, name: str) -> bool:
-        return any((self.root / f"{name}{suffix}").is_file() for suffix in (".mp4", ".avi"))
+    def _refuse_namesakes(self, before: dict[str, Any], videos: Sequence[Video]) -> None:
+        """Another --video of the same name would take the place of the one that is here."""
+        source = self.record["settings"].get("video")
+        sources = {run["settings"].get("video") for run in before["runs"]} - {"", None}
+        for video in videos:
+            is_other = before["videos"].get(video.name, video.digest) != video.digest
+            if source and is_other and sources and source not in sources:
+                raise ValueError(
+                    f"{self.root} holds masks of {video.name} made of {sorted(sources)[0]}, and "
+                    f"{source} has the same name: choose another --output."
+                )
+
+    def _overlays(self, video: Video) -> list[Path]:
+        """Where the overlay may be."""
+        return [self.root / f"{video.name}{suffix}" for suffix in CODECS]
 
     def _publish(self, partial: Path, video: Video) -> None:
+        for path in self._overlays(video):  # of the masks that were there before
+            path.unlink(missing_ok=True)
         for path in partial.glob(f"{BESIDE}.*"):
             path.replace(self.root / f"{video.name}{path.suffix}")
         outdated = self._outdated(video)

@@ -257,6 +257,8 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         parser.error("--top must be 0 (all rows) or more, or -1 for the method's own.")
     if bool(settings.video) != bool(settings.mask):
         parser.error("--video and --mask belong together: give both.")
+    if settings.video and _is_given(settings, "data_path"):
+        parser.error("--video and --data_path are two places for videos: give one of them.")
     if settings.memory and settings.memory not in POLICY_KNOBS:
         parser.error(
             f"There is no --memory {settings.memory}: choose from {', '.join(POLICY_KNOBS)}."

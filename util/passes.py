@@ -5,11 +5,11 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from util.background import Video, prefetch
+from util.background import Frames, prefetch
 from util.scores import pack_scores, read_scores, write_scores
 from util.tracker import Tracker
 
@@ -23,14 +23,22 @@ class Segmented(NamedTuple):
     quality: dict[int, float]  # how good their masks look, where the method says
 
 
+class GivenFrames(Frames, Protocol):
+    """Frames, and the objects whose masks are given on them."""
+
+    @property
+    def new_objects(self) -> dict[int, list[int]]:
+        """Labels by frame."""
+
+
 def propagate(
-    video: Video,
+    video: GivenFrames,
     start: Callable[[], Tracker],
     direction: str = "forwards",
     scratch: Path | None = None,
     write_all: bool = True,
     removed: Mapping[int, Sequence[int]] | None = None,
-) -> Iterator[tuple[Tracker, Segmented | None]]:
+) -> Iterator[Segmented | None]:
     """Segment a video from the masks given on its frames.
 
     Forwards, a mask counts from its frame on, and backwards, up to it. Both ways, a first pass goes
@@ -45,13 +53,15 @@ def propagate(
         removed: label -> frames from which on the object is gone, until a mask is given again.
 
     Yields:
-        the tracker of the pass, and a frame in the order of the pass, or None for a frame of the
-        first of two passes.
+        a frame in the order of the pass, or None for a frame of the first of two passes.
+
+    Raises:
+        ValueError: a frame cannot be decoded or segmented; it is named.
     """
     given = given_frames(video)
     onwards, back = range(len(video)), range(len(video) - 1, -1, -1)
 
-    def run(order: range) -> Iterator[tuple[Tracker, Segmented]]:
+    def run(order: range) -> Iterator[Segmented]:
         tracker = start()
         for frame in prefetch(video, order):
             leaving = [
@@ -61,39 +71,37 @@ def propagate(
             ]
             if leaving:
                 tracker.remove(leaving)
-            yield tracker, _segment(tracker, frame, frame.index == order[-1], write_all)
+            yield _segment(tracker, frame, frame.index == order[-1], write_all)
 
     if direction != "both":
         yield from run(onwards if direction == "forwards" else back)
         return
     assert scratch is not None
     scratch.mkdir(exist_ok=True)
-    for tracker, found in run(back):
+    for found in run(back):
         if found.prob is not None and found.labels:
             path = scratch / f"{found.frame.index}.npz"
-            write_scores(path, pack_scores(found.prob, found.labels))
-        yield tracker, None
-    for tracker, found in run(onwards):
+            write_scores(path, pack_scores(found.prob, found.labels), level=0)
+        yield None
+    for found in run(onwards):
         path = scratch / f"{found.frame.index}.npz"
         if found.prob is None or not path.exists():
-            yield tracker, found
+            yield found
             continue
         packed = read_scores(path)
         path.unlink()
         later = torch.from_numpy(packed.prob).to(found.prob.device).float() / 255
         weights = {k: _forward_weight(frames, found.frame.index) for k, frames in given.items()}
         prob, labels = mix((found.prob, found.labels), (later, packed.labels), weights)
-        yield tracker, found._replace(prob=prob, labels=labels)
+        yield found._replace(prob=prob, labels=labels)
 
 
 def _segment(tracker: Tracker, frame: Any, is_last: bool, write_all: bool) -> Segmented:
     is_wanted = frame.is_required or write_all
-    prob = tracker.step(frame.image, frame.new_labels, is_last, is_wanted)
-    if prob is not None and not torch.isfinite(prob.sum()):
-        raise ValueError(
-            f"The network's answer on frame {frame.name} is not finite: use --precision "
-            "float32, or other weights."
-        )
+    try:
+        prob = tracker.step(frame.image, frame.new_labels, is_last, is_wanted)
+    except ValueError as error:
+        raise ValueError(f"frame {frame.name}: {error}") from error
     labels, quality = [*tracker.labels], dict(tracker.quality)
     return Segmented(frame, prob if is_wanted else None, labels, quality)
 
@@ -111,7 +119,7 @@ def _is_gone(given: Sequence[int], removed: Sequence[int], index: int, step: int
     return any(before < frame <= index for frame in removed)
 
 
-def given_frames(video: Video) -> dict[int, list[int]]:
+def given_frames(video: GivenFrames) -> dict[int, list[int]]:
     """The frames on which each object's mask is given, rising, by label."""
     frames: dict[int, list[int]] = {}
     for index, labels in sorted(video.new_objects.items()):

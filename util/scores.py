@@ -27,10 +27,20 @@ def pack_scores(prob: torch.Tensor, labels: Sequence[int]) -> FrameScores:
     return FrameScores((prob * 255).round_().byte().cpu().numpy(), [*labels])
 
 
-def write_scores(path: Path, scores: FrameScores) -> None:
-    """Write <frame>.npz: `prob` and `labels` as in FrameScores."""
-    with atomic_path(path, is_durable=False) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, prob=scores.prob, labels=np.array(scores.labels, np.uint8))
+def write_scores(path: Path, scores: FrameScores, level: int = 1) -> None:
+    """Write <frame>.npz: `prob` and `labels` as in FrameScores.
+
+    level: of compression; 0 for none. Above 1 it takes longer than segmenting.
+    """
+    arrays = {"prob": scores.prob, "labels": np.array(scores.labels, np.uint8)}
+    kind = zipfile.ZIP_DEFLATED if level else zipfile.ZIP_STORED
+    with (
+        atomic_path(path, is_durable=False) as temporary,
+        zipfile.ZipFile(temporary, "w", kind, compresslevel=level) as archive,
+    ):
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array)
 
 
 def read_scores(path: Path) -> FrameScores:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from util.hyper_para import EvalSettings
 from util.images import resize_image, working_size
-from util.masks import resize_labels
+from util.masks import labels_of, resize_labels
 
 _OBJECTS_PER_PASS = 16  # that are brought to a video's own size at once
 
@@ -55,12 +55,12 @@ class View(NamedTuple):
     def see(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> the same, seen so."""
         image = resize_image(image, self._size(image))
-        return np.ascontiguousarray(image[:, ::-1]) if self.is_flipped else image
+        return np.ascontiguousarray(image[:, ::-1] if self.is_flipped else image)
 
     def see_labels(self, labels: np.ndarray) -> np.ndarray:
         """(H, W) uint8 -> the same, seen so."""
         labels = resize_labels(labels, self._size(labels))
-        return np.ascontiguousarray(labels[:, ::-1]) if self.is_flipped else labels
+        return np.ascontiguousarray(labels[:, ::-1] if self.is_flipped else labels)
 
     def undo(self, prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Probabilities (O+1, h, w) of what was seen -> (O+1, H, W) of the frame."""
@@ -105,7 +105,7 @@ class Tracker:
         self._sessions = sessions
         self._views = views_of(sessions.settings)
         self._cores = [sessions.start(num_frames, num_objects) for _ in self._views]
-        self.seconds = 0.0  # spent in `step` and `label_map`
+        self.seconds = 0.0  # spent in `step`
 
     @property
     def labels(self) -> list[int]:
@@ -136,17 +136,16 @@ class Tracker:
         Raises:
             ValueError: what was given does not fit the frame, or the frame those before.
         """
+        check_image(image, "The frame")
         size = (image.shape[0], image.shape[1])
-        if given is not None and given.shape != size:
-            raise ValueError(
-                f"The given mask is {given.shape} and its frame {size}: they must be of one size."
-            )
+        if given is not None:
+            check_mask(given, size, "The given mask")
         small = working_size(size, self._sessions.settings.shorter_side)
         if given is not None:
             given = resize_labels(given, small) if given.any() else None
         prob = self.step(resize_image(image, small), given)
         assert prob is not None
-        return self.label_map(prob, size)
+        return label_map(prob, self.labels, size)
 
     @torch.inference_mode()
     def step(
@@ -175,13 +174,18 @@ class Tracker:
         total: torch.Tensor | None = None
         for view, core in zip(self._views, self._cores, strict=True):
             seen = torch.from_numpy(view.see(image)).to(self._sessions.device).permute(2, 0, 1)
-            masks = None if given is None else self._split(view.see_labels(given))
+            masks = None if given is None else self._split(view.see_labels(given), given)
             prob = core.step(self._sessions.normalise(seen), masks, is_last)
             prob = view.undo(prob, (image.shape[0], image.shape[1]))
             total = prob if total is None else total + prob
         assert total is not None
         if len(self._views) > 1:
             total /= len(self._views)
+        # It waits for the device, inside what the clock measures.
+        if not torch.isfinite(total.sum()):
+            raise ValueError(
+                "The network's answer is not finite: use --precision float32, or other weights."
+            )
         self.seconds += time.perf_counter() - start
         return total
 
@@ -197,24 +201,28 @@ class Tracker:
                 raise ValueError("Objects can go from sessions of InferenceCoreYV alone: use it.")
             core.remove(labels)
 
-    def label_map(
-        self, prob: torch.Tensor, size: tuple[int, int], labels: Sequence[int] | None = None
-    ) -> np.ndarray:
-        """Probabilities (O+1, h, w) -> label map (H, W) uint8 at `size`: bilinear, then argmax.
+    def _split(self, labels: np.ndarray, given: np.ndarray) -> dict[int, torch.Tensor]:
+        """(h, w) uint8 -> a mask in {0, 1} for each label of `given`, of which `labels` is a view.
 
-        labels: of the objects, where they are not those of now.
+        All views must know the same objects: one that is too small to be seen has an empty mask.
         """
-        start = time.perf_counter()
-        values = [0, *(self.labels if labels is None else labels)]
-        lookup = torch.tensor(values, dtype=torch.uint8, device=prob.device)
-        found = to_labels(prob, lookup, size).cpu().numpy()
-        self.seconds += time.perf_counter() - start
-        return found
+        seen = torch.from_numpy(labels).to(self._sessions.device)
+        return {label: (seen == label).float() for label in labels_of(given)}
 
-    def _split(self, labels: np.ndarray) -> dict[int, torch.Tensor]:
-        """(h, w) uint8 -> a mask in {0, 1} for each label."""
-        given = torch.from_numpy(labels).to(self._sessions.device)
-        return {int(v): (given == v).float() for v in np.unique(labels) if v}
+
+def check_image(image: np.ndarray, name: str) -> None:
+    """Raise ValueError where an image is not (H, W, 3) uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"{name} is {image.shape} {image.dtype}: give (H, W, 3) uint8, RGB.")
+
+
+def check_mask(mask: np.ndarray, size: tuple[int, int], name: str) -> None:
+    """Raise ValueError where a mask is not (H, W) uint8 of some size."""
+    if mask.shape != size or mask.dtype != np.uint8:
+        raise ValueError(
+            f"{name} is {mask.shape} {mask.dtype}: give {size} uint8, a label for each pixel, of "
+            "one size with its frame."
+        )
 
 
 def resize_prob(prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -224,17 +232,21 @@ def resize_prob(prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     return F.interpolate(prob[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
-def to_labels(prob: torch.Tensor, values: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Probabilities (C, h, w) -> (H, W), the value (C,) of the largest after bilinear resizing."""
+def label_map(prob: torch.Tensor, labels: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Probabilities (O+1, h, w) -> (H, W) uint8 at `size`: bilinear, then the label of the largest.
+
+    labels: of the objects.
+    """
+    values = torch.tensor([0, *labels], dtype=torch.uint8, device=prob.device)
     if tuple(prob.shape[-2:]) == tuple(size):
-        return values[prob.argmax(0)]
+        return values[prob.argmax(0)].cpu().numpy()
     # A few objects at a time: at 4K, the probabilities of 255 would take 8 GB.
     highest = prob.new_full(size, -1)
-    winners = torch.zeros(size, dtype=values.dtype, device=prob.device)
+    winners = torch.zeros(size, dtype=torch.uint8, device=prob.device)
     for part, part_values in zip(
         prob.split(_OBJECTS_PER_PASS), values.split(_OBJECTS_PER_PASS), strict=True
     ):
         best, at = resize_prob(part, size).max(0)
         winners = torch.where(best > highest, part_values[at], winners)
         highest = torch.maximum(highest, best)
-    return winners
+    return winners.cpu().numpy()
