@@ -33,7 +33,7 @@ from util.scores import SCORES, FrameScores, read_scores
 from util.tracker import resize_prob
 
 # A frame at 4K takes 33 MB for each object, and each worker holds two such groups of one frame.
-OBJECTS_AT_ONCE = 8
+OBJECTS_AT_ONCE = 4
 MAX_WORKERS = 4
 
 
