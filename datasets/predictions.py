@@ -75,7 +75,7 @@ def list_masks(folder: Path) -> list[Path]:
     """The PNG masks of a folder in natural order; none where there is no such folder."""
     if not folder.is_dir():
         return []
-    return [path for path in list_images(folder) if path.suffix == ".png"]
+    return [path for path in list_images(folder) if path.suffix.lower() == ".png"]
 
 
 def check_predictions(files: SequenceFiles, resize: bool) -> tuple[list[str], list[str]]:
@@ -169,10 +169,14 @@ def _read_labels(path: Path, convention: Convention, as_grey: bool = False) -> n
         with Image.open(path) as image:
             if as_grey:
                 return np.asarray(image if image.mode == "L" else image.convert("L"))
-            if image.mode not in ("P", "L", "1"):
-                raise ValueError(f"its mode is {image.mode}, not palette or 8-bit grey")
-            labels = np.asarray(image, dtype=np.uint8)
-            is_bilevel = image.mode == "1" and convention is Convention.GIVEN
-            return labels * np.uint8(VOID) if is_bilevel else labels
+            mode = image.mode
+            labels = np.asarray(image, dtype=np.uint8) if mode in ("P", "L", "1") else None
     except (OSError, ValueError, SyntaxError) as error:  # Pillow's for damage, by where it is
         raise ValueError(f"The mask {path} cannot be read: {error}; write it again.") from error
+    if labels is None:
+        raise ValueError(
+            f"The mask {path} is not scored, since its pixels are {mode}: save the masks as "
+            "palette or 8-bit grey PNGs."
+        )
+    is_bilevel = mode == "1" and convention is Convention.GIVEN
+    return labels * np.uint8(VOID) if is_bilevel else labels

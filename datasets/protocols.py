@@ -237,7 +237,9 @@ def _read_objects(path: Path, convention: Convention) -> list[int]:
 def _pair(
     name: str, labels: Iterable[int], truths: Sequence[Path], folder: Path, convention: Convention
 ) -> SequenceFiles:
-    predictions = tuple(folder / path.name for path in truths)
+    # The suffixes of the two may differ: .png and .PNG.
+    masks = {path.stem: path for path in list_masks(folder)}
+    predictions = tuple(masks.get(path.stem, folder / f"{path.stem}.png") for path in truths)
     return SequenceFiles(name, tuple(labels), predictions, tuple(truths), convention)
 
 

@@ -67,6 +67,11 @@ class Entry:
     untrained: NetworkSpec | None
 
     def read_videos(self) -> list[Video]:
+        """The videos that its eval script segments with these settings.
+
+        Raises:
+            ValueError, FileNotFoundError: all that is missing from them or wrong with them.
+        """
         return SCRIPTS[self.script][0](self.settings)
 
     def describe(self, settings: EvalSettings, videos: Sequence[Video]) -> dict[str, Any]:

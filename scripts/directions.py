@@ -6,6 +6,9 @@ Forwards starts from the mask of the first frame, backwards from that of the las
 from both. All are scored on the frames between. Then, on clips that are long enough, a mask is
 corrected on frame 40, and where there are several objects, the last one joins on frame 20 and goes
 on frame 50: the script counts the frames that change, and on which the object is seen.
+
+Objects that are not on the last frame cannot be followed backwards: no direction is scored on them.
+What this leaves out, and edits on frames that do not show their objects, is said under the table.
 """
 
 from __future__ import annotations
@@ -57,6 +60,11 @@ class Labelled(NamedTuple):
     frames: DecodedFrames
     truth: Callable[[int], np.ndarray]  # frame -> (H, W) uint8
     labels: list[int]
+
+    def mask(self, index: int, labels: Sequence[int]) -> np.ndarray:
+        """(H, W) uint8, the truth of some objects; the others are background."""
+        truth = self.truth(index)
+        return np.where(np.isin(truth, labels), truth, 0).astype(np.uint8)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -113,27 +121,49 @@ def read_clips(davis_path: Path, year: int, split: str) -> list[Labelled]:
 
 
 def measure(clips: Sequence[Labelled], sessions: Sessions) -> dict[str, Any]:
-    """J&F of each clip and direction, and what editing changes."""
-    steps = sum(len(clip.frames) * 4 for clip in clips)
+    """J&F of each clip and direction, what editing changes, and notes on what is left out."""
     scores: dict[str, dict[str, float]] = {}
     edits: dict[str, dict[str, Any]] = {}
-    with progressbar.ProgressBar(max_value=steps) as bar:
+    notes: list[str] = []
+    with progressbar.ProgressBar(max_value=sum(len(clip.frames) for clip in clips)) as bar:
         for clip in clips:
-            scores[clip.name] = {}
-            forwards: dict[int, np.ndarray] = {}
-            for direction in DIRECTIONS:
-                session = ClipSession(sessions, clip.frames)
-                last = len(clip.frames) - 1
-                ends = {"forwards": [0], "backwards": [last], "both": [0, last]}[direction]
-                for end in ends:
-                    session.give(end, clip.truth(end))
-                found = run(session, direction)
-                bar.increment(len(clip.frames) * (2 if direction == "both" else 1))
-                scores[clip.name][direction] = score(clip, found)
-                forwards = forwards or found
-            if len(clip.frames) > GOES:
-                edits[clip.name] = edit(clip, sessions, forwards)
-    return {"J&F": scores, "edits": edits}
+            scores[clip.name], done, said = measure_clip(clip, sessions)
+            if done:
+                edits[clip.name] = done
+            notes += [f"{clip.name}: {note}" for note in said]
+            bar.increment(len(clip.frames))
+    return {"J&F": scores, "edits": edits, "notes": notes}
+
+
+def measure_clip(
+    clip: Labelled, sessions: Sessions
+) -> tuple[dict[str, float], dict[str, Any], list[str]]:
+    """The same of one clip."""
+    last = len(clip.frames) - 1
+    if last < 2:
+        return {}, {}, ["has no frame between the first and the last, and is left out."]
+    end = clip.truth(last)
+    scored = [label for label in clip.labels if label in end]
+    notes = [
+        f"object {label} is not on the last frame, and is not scored."
+        for label in clip.labels
+        if scored and label not in scored
+    ]
+    if not scored:
+        notes.append("no object is on the last frame: forwards is scored alone, outside the mean.")
+    scores: dict[str, float] = {}
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for direction in DIRECTIONS if scored else DIRECTIONS[:1]:
+        session = ClipSession(sessions, clip.frames)
+        for index in {"forwards": [0], "backwards": [last], "both": [0, last]}[direction]:
+            session.give(index, clip.mask(index, clip.labels))
+        found[direction] = run(session, direction)
+        scores[direction] = score(clip, found[direction], scored or clip.labels)
+    done: dict[str, Any] = {}
+    if len(clip.frames) > GOES:
+        done, said = edit(clip, sessions, found["forwards"], scored or clip.labels)
+        notes += said
+    return scores, done, notes
 
 
 def run(session: ClipSession, direction: str = "forwards") -> dict[int, np.ndarray]:
@@ -141,47 +171,63 @@ def run(session: ClipSession, direction: str = "forwards") -> dict[int, np.ndarr
     return dict(session.propagate(direction))
 
 
-def score(clip: Labelled, found: dict[int, np.ndarray]) -> float:
-    """Mean J&F of the objects over all frames but the first and the last."""
+def score(clip: Labelled, found: dict[int, np.ndarray], labels: Sequence[int]) -> float:
+    """Mean J&F of some objects over all frames but the first and the last."""
     inner = range(1, len(clip.frames) - 1)
-    return float(np.mean([evaluate_frame(found[i], clip.truth(i), clip.labels) for i in inner]))
+    return float(np.mean([evaluate_frame(found[i], clip.truth(i), labels) for i in inner]))
 
 
-def edit(clip: Labelled, sessions: Sessions, before: dict[int, np.ndarray]) -> dict[str, Any]:
-    """Correct a mask; have an object join and go."""
-    session = ClipSession(sessions, clip.frames)
-    session.give(0, clip.truth(0))
-    session.give(IS_CORRECTED, clip.truth(IS_CORRECTED))
-    after = run(session)
-    changed = [index for index in before if (before[index] != after[index]).any()]
-    done: dict[str, Any] = {
-        "changed before frame 40": sum(index < IS_CORRECTED for index in changed),
-        "changed from frame 40 on": sum(index >= IS_CORRECTED for index in changed),
-        "frames from 40 on": len(before) - IS_CORRECTED,
-        "J&F before and after": [score(clip, before), score(clip, after)],
-    }
-    if len(clip.labels) > 1:
-        *others, label = clip.labels
+def edit(
+    clip: Labelled, sessions: Sessions, before: dict[int, np.ndarray], scored: Sequence[int]
+) -> tuple[dict[str, Any], list[str]]:
+    """Correct a mask; have an object join and go. What was found, and notes on what was not done.
+
+    before: label maps of the clip followed forwards. scored: objects that J&F is of.
+    """
+    done: dict[str, Any] = {}
+    notes: list[str] = []
+    correction = clip.mask(IS_CORRECTED, clip.labels)
+    if correction.any():
         session = ClipSession(sessions, clip.frames)
-        first, later = clip.truth(0), clip.truth(JOINS)
-        session.give(0, np.where(np.isin(first, others), first, 0).astype(np.uint8))
-        session.give(JOINS, np.where(later == label, later, 0).astype(np.uint8))
+        session.give(0, clip.mask(0, clip.labels))
+        session.give(IS_CORRECTED, correction)
+        after = run(session)
+        changed = [index for index in before if (before[index] != after[index]).any()]
+        done |= {
+            "changed before frame 40": sum(index < IS_CORRECTED for index in changed),
+            "changed from frame 40 on": sum(index >= IS_CORRECTED for index in changed),
+            "frames from 40 on": len(before) - IS_CORRECTED,
+            "J&F before and after": [score(clip, maps, scored) for maps in (before, after)],
+        }
+    else:
+        notes.append("no mask is corrected, since no object is on frame 40.")
+    *others, label = clip.labels
+    joining = clip.mask(JOINS, [label])
+    if others and joining.any():
+        session = ClipSession(sessions, clip.frames)
+        session.give(0, clip.mask(0, others))
+        session.give(JOINS, joining)
         session.remove(label, at=GOES)
         seen = [index for index, labels in run(session).items() if label in labels]
-        done["object that joins on 20 and goes on 50 is seen"] = [seen[0], seen[-1], len(seen)]
-    return done
+        first_and_last = [seen[0], seen[-1]] if seen else [None, None]
+        done["object that joins on 20 and goes on 50 is seen"] = [*first_and_last, len(seen)]
+    elif others:
+        notes.append(f"no object joins, since object {label} is not on frame 20.")
+    return done, notes
 
 
 def format_report(content: dict[str, Any]) -> str:
     """The lines to print."""
-    scores = content["J&F"]
-    mean = {d: float(np.mean([row[d] for row in scores.values()])) for d in DIRECTIONS}
+    scores: dict[str, dict[str, float]] = content["J&F"]
+    complete = [row for row in scores.values() if len(row) == len(DIRECTIONS)]
+    mean = {d: float(np.mean([row[d] for row in complete])) for d in DIRECTIONS if complete}
     lines = [f"{'J&F':18}" + "".join(f"{d:>11}" for d in DIRECTIONS)]
     for name, row in [*scores.items(), ("mean", mean)]:
-        lines.append(f"{name:18}" + "".join(f"{row[d]:11.3f}" for d in DIRECTIONS))
+        cells = [f"{row[d]:.3f}" if d in row else "-" for d in DIRECTIONS]
+        lines.append(f"{name:18}" + "".join(f"{cell:>11}" for cell in cells))
     for name, done in content["edits"].items():
         lines.append(f"{name}: " + "; ".join(f"{what}: {value}" for what, value in done.items()))
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"note: {note}" for note in content["notes"])])
 
 
 if __name__ == "__main__":

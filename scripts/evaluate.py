@@ -16,6 +16,10 @@ shows it, up to the last; frames without an annotation are not scored. 255 is vo
 it is a sequence's only label. YouTube-VOS: the objects of meta.json on the frames that it names,
 and G, the mean of J and F of seen and unseen categories. The public sets hold the given masks alone
 and cannot be scored here.
+
+Only the first annotation of each object is left out: where a run was given more masks, as
+corrections, backwards or both ways, those are scored as if they were predicted.
+scripts/directions.py leaves out both ends.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ eval scripts have --scales and --flip. Probabilities come back as 1/255ths.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -25,11 +26,15 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.files import write_json
-from util.images import load_image
+from util.images import image_size, load_image
 from util.masks import write_mask
 from util.output_folder import RUN_FILE, read_run_file
 from util.scores import SCORES, FrameScores, read_scores
 from util.tracker import resize_prob
+
+# A frame at 4K takes 33 MB for each object, and each worker holds two such groups of one frame.
+OBJECTS_AT_ONCE = 4
+MAX_WORKERS = 4
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,10 +51,11 @@ def main(argv: list[str] | None = None) -> int:
     runs = arguments.results_path
     weights = arguments.weights or [1.0] * len(runs)
     try:
-        if len(weights) != len(runs) or min(weights) < 0 or sum(weights) <= 0:
+        is_sound = all(weight >= 0 for weight in weights) and 0 < sum(weights) < math.inf
+        if len(weights) != len(runs) or not is_sound:
             raise ValueError(
-                f"There are {len(runs)} runs and the --weights {weights}: give one for each, from "
-                "0 up and not all 0."
+                f"There are {len(runs)} runs and the --weights {weights}: give one for each, "
+                "finite, from 0 up and not all 0."
             )
         if arguments.output.exists() and any(arguments.output.iterdir()):
             raise ValueError(f"{arguments.output} is not empty: choose another --output.")
@@ -66,7 +72,8 @@ def find_videos(runs: Sequence[Path]) -> dict[str, list[str]]:
     """The frames with probabilities, by video; the same in all runs.
 
     Raises:
-        ValueError: a run has none, or lacks videos or frames that another one has.
+        ValueError: a run has none, or lacks videos or frames that another one has, or has masks of
+            another size.
     """
     found = [_scored_frames(run) for run in runs]
     for run, videos in zip(runs[1:], found[1:], strict=True):
@@ -84,6 +91,14 @@ def find_videos(runs: Sequence[Path]) -> dict[str, list[str]]:
                     f"{lacking / name / SCORES} lacks frame {odd[0]}, which the other run has "
                     f"({len(odd)} such frames): run both with the same --output_all."
                 )
+            sizes = [image_size(folder / name / f"{frames[0]}.png") for folder in (runs[0], run)]
+            if sizes[0] != sizes[1]:
+                (height, width), (other_height, other_width) = sizes
+                raise ValueError(
+                    f"Video {name} is {width}x{height} pixels in {runs[0]} and {other_width}x"
+                    f"{other_height} in {run}: these are different videos of one name; give runs "
+                    "of the same videos."
+                )
     return found[0]
 
 
@@ -91,8 +106,11 @@ def _scored_frames(run: Path) -> dict[str, list[str]]:
     if not run.is_dir():
         raise ValueError(f"There is no folder {run}: give the --output of an eval script.")
     videos = {
-        folder.parent.name: sorted(path.stem for path in folder.glob("*.npz"))
+        folder.parent.name: frames
         for folder in sorted(run.glob(f"*/{SCORES}"))
+        # What a run that was killed had begun is in a hidden folder.
+        if folder.parent.name[0] != "."
+        and (frames := sorted(path.stem for path in folder.glob("[!.]*.npz")))
     }
     if not videos:
         raise ValueError(
@@ -131,7 +149,7 @@ def merge(
             (partial / name).mkdir(parents=True)
         with (
             progressbar.ProgressBar(max_value=len(todo)) as bar,
-            ThreadPoolExecutor(os.cpu_count()) as pool,
+            ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_WORKERS)) as pool,
         ):
             for _ in pool.map(lambda args: merge_one(*args), todo):
                 bar.increment()
@@ -151,15 +169,21 @@ def merge_frame(
 ) -> np.ndarray:
     """(H, W) uint8 labels of the weighted mean of some probabilities, at any sizes."""
     labels = parts[0].labels
-    total = torch.zeros(len(labels) + 1, *size)
-    for part, share in zip(parts, shares, strict=True):
+    for part in parts[1:]:
         if sorted(part.labels) != sorted(labels):
             raise ValueError(f"one run has the objects {labels}, another one {part.labels}.")
-        order = [0, *(1 + part.labels.index(label) for label in labels)]
-        prob = torch.from_numpy(part.prob[order]).float()
-        total += share * resize_prob(prob, size)
-    lookup = np.array([0, *labels], np.uint8)
-    return lookup[total.argmax(0).numpy()]
+    channels = [(0, *labels), *((0, *part.labels) for part in parts[1:])]
+    highest = torch.full(size, -1.0)
+    winners = torch.zeros(size, dtype=torch.uint8)
+    for values in torch.tensor(channels[0], dtype=torch.uint8).split(OBJECTS_AT_ONCE):
+        total = torch.zeros(len(values), *size)
+        for part, own, share in zip(parts, channels, shares, strict=True):
+            prob = torch.from_numpy(part.prob[[own.index(value) for value in values.tolist()]])
+            total.add_(resize_prob(prob.float(), size), alpha=share)
+        best, at = total.max(0)
+        winners = torch.where(best > highest, values[at], winners)
+        highest = torch.maximum(highest, best)
+    return winners.numpy()
 
 
 if __name__ == "__main__":

@@ -254,7 +254,7 @@ def test_colour_mask_is_refused(
     with Image.open(path) as image:
         image.convert("RGB").save(path)
     message = failure(capsys, results, davis)
-    assert f"The mask {path} cannot be read: its mode is RGB" in message
+    assert f"The mask {path} is not scored, since its pixels are RGB" in message
 
 
 def test_first_annotation_without_object(

@@ -1,0 +1,121 @@
+"""scripts/directions.py on drawn clips: objects that leave cost what needs them, and no more."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference_core import Sessions
+from inference_core_yv import InferenceCoreYV
+from scripts import directions
+from scripts.make_synthetic import write_image
+from util.hyper_para import EvalSettings
+from util.masks import DAVIS_PALETTE, write_mask
+
+NUM_FRAMES, SIZE = 52, (32, 48)
+# Clip -> object -> the frame from which on it is gone.
+LEAVES: dict[str, dict[int, int]] = {
+    "stays": {1: 99, 2: 99},
+    "one-leaves": {1: 99, 2: 15},
+    "all-leave": {1: 30, 2: 15},
+}
+
+
+def draw(root: Path, name: str, leaves: dict[int, int], num_frames: int = NUM_FRAMES) -> None:
+    """Two squares that drift down, in the layout of DAVIS 2017."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(90, 120, (*SIZE, 3), np.uint8)
+    base = root / "2017" / "trainval"
+    for index in range(num_frames):
+        image, labels = ground.copy(), np.zeros(SIZE, np.uint8)
+        for label, gone in leaves.items():
+            if index < gone:
+                top = 4 + index // 8
+                box = (slice(top, top + 12), slice(24 * label - 20, 24 * label - 6))
+                image[box], labels[box] = (250, 40, 40) if label == 1 else (20, 60, 240), label
+        write_image(base / "JPEGImages" / "480p" / name / f"{index:05d}.jpg", image)
+        path = base / "Annotations" / "480p" / name / f"{index:05d}.png"
+        write_mask(path, labels, DAVIS_PALETTE)
+    listing = base / "ImageSets" / "2017" / "val.txt"
+    listing.parent.mkdir(parents=True, exist_ok=True)
+    with listing.open("a") as file:
+        file.write(f"{name}\n")
+
+
+def measure(root: Path, weights: Path) -> dict[str, Any]:
+    argv = ["--davis_path", root, "--model", weights, "--device", "cpu", "--json", root / "f.json"]
+    assert directions.main([*map(str, argv)]) == 0
+    return json.loads((root / "f.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory, tiny_weights: Path) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("davis")
+    for name, leaves in LEAVES.items():
+        draw(root, name, leaves)
+    draw(root, "short", LEAVES["stays"], num_frames=2)
+    return measure(root, tiny_weights)
+
+
+def notes_of(found: dict[str, Any], name: str) -> list[str]:
+    return [note.split(": ", 1)[1] for note in found["notes"] if note.startswith(f"{name}: ")]
+
+
+def test_a_clip_whose_objects_stay(found: dict[str, Any]) -> None:
+    assert [*found["J&F"]["stays"]] == ["forwards", "backwards", "both"]
+    done = found["edits"]["stays"]
+    assert done["changed before frame 40"] == 0
+    assert done["changed from frame 40 on"] > 0
+    first, last, count = done["object that joins on 20 and goes on 50 is seen"]
+    assert first == 20
+    assert last < 50
+    assert 1 <= count <= 30
+    assert notes_of(found, "stays") == []
+
+
+def test_an_object_that_leaves_is_left_out(found: dict[str, Any]) -> None:
+    assert [*found["J&F"]["one-leaves"]] == ["forwards", "backwards", "both"]
+    done = found["edits"]["one-leaves"]
+    assert done["changed before frame 40"] == 0
+    assert len(done) == 4  # nothing joins
+    assert notes_of(found, "one-leaves") == [
+        "object 2 is not on the last frame, and is not scored.",
+        "no object joins, since object 2 is not on frame 20.",
+    ]
+
+
+def test_a_clip_that_ends_empty_is_scored_forwards(found: dict[str, Any]) -> None:
+    assert [*found["J&F"]["all-leave"]] == ["forwards"]
+    assert "all-leave" not in found["edits"]
+    notes = notes_of(found, "all-leave")
+    assert "forwards is scored alone" in notes[0]
+    assert notes[1] == "no mask is corrected, since no object is on frame 40."
+
+
+def test_the_mean_is_of_clips_with_all_directions(found: dict[str, Any]) -> None:
+    lines = directions.format_report(found).splitlines()
+    (mean,) = (line.split() for line in lines if line.startswith("mean"))
+    rows = [found["J&F"][name] for name in ("stays", "one-leaves")]
+    expected = [f"{np.mean([row[d] for row in rows]):.3f}" for d in directions.DIRECTIONS]
+    assert mean[1:] == expected
+    (alone,) = (line.split() for line in lines if line.startswith("all-leave  "))
+    assert alone[2:] == ["-", "-"]
+    assert [line for line in lines if line.startswith("note: short: ")]
+
+
+def test_an_object_that_is_lost_at_once_is_seen_on_no_frame(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = {index: np.zeros(SIZE, np.uint8) for index in range(NUM_FRAMES)}
+    truth = np.zeros(SIZE, np.uint8)
+    truth[4:9, 4:9], truth[20:25, 20:25] = 1, 2
+    frames: Any = [np.zeros((*SIZE, 3), np.uint8)] * NUM_FRAMES
+    clip = directions.Labelled("lost", frames, lambda _: truth, [1, 2])
+    sessions = Sessions(EvalSettings(model=str(tiny_weights), device="cpu"), InferenceCoreYV)
+    monkeypatch.setattr(directions, "run", lambda *_: empty)
+    done, _ = directions.edit(clip, sessions, empty, [1, 2])
+    assert done["object that joins on 20 and goes on 50 is seen"] == [None, None, 0]
