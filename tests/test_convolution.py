@@ -1,0 +1,73 @@
+"""Convolutions with addends and relus, joint ones, and packed ones, against torch's own."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from model.convolution import Conv2d, JointConv2d, can_pack
+
+CPU = torch.device("cpu")
+PACKS = [False, True] if can_pack(CPU, torch.float32) else [False]
+
+
+def features(*shape: int, seed: int = 0) -> torch.Tensor:
+    drawn = torch.randn(*shape, generator=torch.manual_seed(seed))
+    return drawn.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("packs", PACKS)
+@pytest.mark.parametrize(("adds", "relu"), itertools.product([False, True], [False, True]))
+@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2}, {"padding": 2, "dilation": 2}])
+def test_a_convolution_with_what_follows(
+    packs: bool, adds: bool, relu: bool, options: dict[str, int]
+) -> None:
+    plain = nn.Conv2d(6, 10, 3, **options)  # type: ignore[arg-type]
+    conv = Conv2d.of(plain)
+    assert conv.state_dict().keys() == plain.state_dict().keys()
+    if packs:
+        conv.pack()
+    for height in (9, 12):  # packed for the first size, and used at another
+        x = features(2, 6, height, 11)
+        with torch.no_grad():
+            expected = plain(x)
+            add = features(*expected.shape, seed=1) if adds else None
+            kept = None if add is None else add.clone()
+            expected = expected if add is None else expected + add
+            expected = F.relu(expected) if relu else expected
+            result = conv(x, add=add, relu=relu)
+        torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+        if add is not None:
+            assert kept is not None
+            assert torch.equal(add, kept), "the addend is the caller's"
+
+
+@pytest.mark.parametrize("packs", PACKS)
+@pytest.mark.parametrize("num_objects", [1, 2, 5])
+@pytest.mark.parametrize("adds", [False, True])
+def test_what_objects_share_is_convolved_once(packs: bool, num_objects: int, adds: bool) -> None:
+    conv = JointConv2d(4 + 7, 8, 3, padding=1).requires_grad_(False)
+    own, shared = features(num_objects, 4, 6, 9), features(1, 7, 6, 9, seed=1)
+    add = features(num_objects, 8, 6, 9, seed=2) if adds else None
+    both = torch.cat([own, shared.expand(num_objects, -1, -1, -1)], 1)
+    expected = F.conv2d(both, conv.weight, conv.bias, padding=1)
+    expected = F.relu(expected if add is None else expected + add)
+    if packs:
+        conv.pack()
+    with torch.inference_mode():
+        result = conv(own, shared, add=add, relu=True)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_flow_to_what_objects_share() -> None:
+    conv = JointConv2d(3 + 2, 4, 3, padding=1)
+    own, shared = features(2, 3, 5, 5).requires_grad_(), features(1, 2, 5, 5).requires_grad_()
+    conv(own, shared, relu=True).sum().backward()
+    assert own.grad is not None
+    assert shared.grad is not None
+    assert shared.grad.abs().sum() > 0
+    assert conv.weight.grad is not None
