@@ -405,7 +405,7 @@ def test_a_video_that_changed_is_segmented_again(
     write_mask(folder / "00000.png", np.fliplr(first.labels).copy(), first.palette)
     result = evaluate("davis", own)
     assert "1 videos, 11 frames; 1 videos were complete before" in result.out
-    assert "Segmented again, since frames, masks or results had changed: val-001" in result.out
+    assert "Segmented again, since frames, masks or results had changed or were missing: val-001" in result.out
     after = files(output)
     changed = {name for name in after if after[name] != before[name]} - {"run.json", ".lock"}
     assert changed

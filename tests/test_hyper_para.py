@@ -361,7 +361,7 @@ def test_evaluation_contradictions(
     for script in EVAL_SCRIPTS:
         assert sentence in eval_refusal(capsys, script, *argv.split())
     said = eval_refusal(capsys, "generic", "--output", "o", "--size", "-1")
-    assert "--size must be 0 (the frames' own) or more" in said
+    assert "--size must be 0 (the frames' own) or at least 32" in said
 
 
 def test_what_agrees_is_not_refused() -> None:

@@ -15,6 +15,8 @@ import eval_generic
 from scripts import merge_scores
 from util.masks import DAVIS_PALETTE, write_mask
 from util.scores import SCORES, read_scores
+from util.signals import INTERRUPTED
+from util.tracker import Tracker
 
 # An untrained network is sure of nothing, and its masks cover all or nothing.
 TRAINED = Path(__file__).resolve().parents[1] / "saves" / "stcn_small.pth"
@@ -265,3 +267,29 @@ def test_a_mask_far_away_is_no_correction(tmp_path: Path, frames: Path, tiny_wei
     flags = ["--video", frames, "--mask", tmp_path / "masks", "--direction", "both"]
     assert segment(tiny_weights, tmp_path / "out", *flags) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_sizes_that_make_no_sense(
+    tmp_path: Path, frames: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--video", frames, "--mask", truth / "00000.png", "--output", tmp_path / "out"]
+    for size, why in (("10", "at least 32"), ("-1", "at least 32"), ("1000000", "over 8640")):
+        with pytest.raises(SystemExit):
+            eval_generic.main([*map(str, flags), "--size", size])
+        assert why in capsys.readouterr().err
+
+
+def test_a_run_that_left_no_mask_stands_in_nobodys_way(
+    tmp_path: Path, frames: Path, truth: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = ["--video", frames, "--mask", truth / "00000.png"]
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "step", interrupt)
+        assert segment(tiny_weights, tmp_path / "out", *flags, "--flip") == INTERRUPTED
+    assert segment(tiny_weights, tmp_path / "out", *flags) == 0
+    assert len(maps(tmp_path / "out" / "val-000")) == NUM_FRAMES
+    assert segment(tiny_weights, tmp_path / "out", *flags, "--flip") == 2

@@ -115,14 +115,16 @@ class OutputFolder:
                 shutil.rmtree(left, ignore_errors=True)
         path = self.root / RUN_FILE
         foreign = [v.name for v in videos if (self.root / v.name).exists()]
-        if path.exists():
+        before = read_run_file(path)
+        if not foreign and not before["videos"] and not [*self.root.glob(".run.*.json")]:
+            before["runs"] = []  # a run that left no mask stands in nobody's way
+        if before["runs"]:
             _refuse_other_settings(path, self.record)
         elif foreign:
             raise ValueError(
                 f"{self.root} holds {foreign[0]}, which no run here wrote ({RUN_FILE} is "
                 "missing): choose another --output, or remove that folder."
             )
-        before = read_run_file(path)
         self._refuse_namesakes(before, videos)
         self._runs = [*before["runs"], self.record]  # an interrupted run has several
         self._digests: dict[str, str] = before["videos"]

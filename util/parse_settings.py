@@ -22,6 +22,9 @@ from util.hyper_para import (
     TrainSettings,
 )
 
+# Of the shorter side that videos are segmented at.
+LEAST_SIZE, LARGEST_SIZE = 32, 8640
+
 
 def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
     """Settings of train.py, one for each stage in turn; exits with a sentence where they are wrong.
@@ -269,10 +272,18 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         parser.error("--mem_capacity must be 0 (any number of frames) or more.")
     if settings.sample_seed is not None and settings.sample_seed < 0:
         parser.error("--sample_seed must be 0 or more.")
-    if settings.size < 0:
-        parser.error("--size must be 0 (the frames' own) or more.")
     if not settings.scales or not all(0.1 <= scale <= 8 for scale in settings.scales):
         parser.error("--scales are one or more numbers from 0.1 to 8, such as 1 1.25.")
+    if settings.size and settings.size < LEAST_SIZE:
+        parser.error(
+            f"--size must be 0 (the frames' own) or at least {LEAST_SIZE}: the network sees one "
+            "position in 16 pixels."
+        )
+    if (settings.shorter_side or 0) > LARGEST_SIZE:
+        parser.error(
+            f"--size {settings.size} times the largest of --scales is over {LARGEST_SIZE}: frames "
+            "are resized to it before anything else."
+        )
     if settings.amp and settings.precision == "float32":
         parser.error("--amp and --precision float32 contradict each other.")
 

@@ -28,7 +28,7 @@ class Report:
             lines[0] += f"; {self.num_skipped} videos were complete before"
         if self.redone:
             lines.append(
-                f"Segmented again, since frames, masks or results had changed: "
+                f"Segmented again, since frames, masks or results had changed or were missing: "
                 f"{', '.join(self.redone)}"
             )
         if self.num_skipped_frames:
