@@ -76,7 +76,8 @@ class ResNetTrunk(nn.Module):
         """Once batch norms are folded into convolutions: blocks that are nothing but these."""
         for stage in (self.layer1, self.layer2, self.layer3):
             for name, block in stage.named_children():
-                setattr(stage, name, _FoldedBlock(block))
+                if not isinstance(block, _FoldedBlock):
+                    setattr(stage, name, _FoldedBlock(block))
 
 
 class _FoldedBlock(nn.Module):

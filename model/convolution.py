@@ -5,6 +5,8 @@ Shapes: see the legend in network.py.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -50,10 +52,17 @@ class Conv2d(nn.Conv2d):
         made.weight, made.bias = conv.weight, conv.bias
         return made
 
-    def pack(self) -> None:
-        """Prepare for inference on a CPU, with these weights."""
-        self._packs = True
+    def pack(self, packs: bool = True) -> None:
+        """Prepare for inference on a CPU, with these weights; or go back to torch's convolution."""
+        self._packs = packs
         self._packed: dict[str, torch.Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which pack for themselves: packed weights cannot be copied."""
+        state = self.__dict__.copy()
+        if self._packs:
+            state["_packed"] = {}
+        return state
 
     def forward(
         self, x: torch.Tensor, add: torch.Tensor | None = None, relu: bool = False

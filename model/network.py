@@ -191,10 +191,9 @@ class Network(nn.Module):
         for parameter in network.parameters():
             if id(parameter) not in exempt:
                 parameter.data = parameter.data.to(dtype)
-        if can_pack(device, dtype):
-            for module in network.modules():
-                if isinstance(module, Conv2d):
-                    module.pack()
+        for module in network.modules():
+            if isinstance(module, Conv2d):
+                module.pack(can_pack(device, dtype))
         # Images are normalised in float32 whatever the weights are.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
         return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.convolution import Conv2d, JointConv2d, can_pack
+from model.methods import build_network
+from model.network import NetworkSpec
 
 CPU = torch.device("cpu")
 PACKS = [False, True] if can_pack(CPU, torch.float32) else [False]
@@ -71,3 +74,15 @@ def test_gradients_flow_to_what_objects_share() -> None:
     assert shared.grad is not None
     assert shared.grad.abs().sum() > 0
     assert conv.weight.grad is not None
+
+
+@pytest.mark.parametrize("method", ["stcn", "gsfm", "qdmn", "rde", "imsfr"])
+def test_a_network_for_inference_can_be_copied_and_made_again(method: str) -> None:
+    network = build_network(NetworkSpec(method, "tiny")).for_inference(CPU, torch.float32)
+    image = features(1, 3, 32, 48)
+    with torch.inference_mode():
+        expected = network.encode_query(image).key
+        for other in (copy.deepcopy(network), network.for_inference(CPU, torch.float32)):
+            torch.testing.assert_close(other.encode_query(image).key, expected)
+        half = network.for_inference(CPU, torch.bfloat16)
+        assert half.encode_query(image.bfloat16()).key.dtype == torch.bfloat16
