@@ -28,8 +28,8 @@ class Conv2d(nn.Conv2d):
     """torch's, with an addend and a relu behind it.
 
     After `pack` it runs oneDNN's convolution, which torch.compile takes too: weights stay in the
-    blocked layout that torch otherwise makes of them in every call, and the addend and the relu
-    cost no passes of their own over the result.
+    blocked layout that torch otherwise makes of them in every call, and the addend costs no pass of
+    its own over the result.
     """
 
     _packs = False
@@ -92,10 +92,13 @@ class Conv2d(nn.Conv2d):
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
         run = torch.ops.mkldnn._convolution_pointwise
         if add is None:
-            return run(x, weight, bias, *place, "relu" if relu else "none", [], "")
-        add = add.expand(x.shape[0], *add.shape[1:]).contiguous(memory_format=torch.channels_last)
-        relus = "relu" if relu else None
-        return run.binary(x, add, weight, bias, *place, "add", 1.0, relus, [], "")
+            result = run(x, weight, bias, *place, "none", [], "")
+        else:
+            layout = torch.channels_last
+            add = add.expand(x.shape[0], *add.shape[1:]).contiguous(memory_format=layout)
+            result = run.binary(x, add, weight, bias, *place, "add", 1.0, None, [], "")
+        # oneDNN's own relu makes 0 of a NaN, which would hide broken weights and overflows.
+        return F.relu_(result) if relu else result
 
     def _weight_of(self, part: str, x: torch.Tensor) -> torch.Tensor:
         return self.weight

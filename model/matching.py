@@ -54,9 +54,9 @@ class Similarity:
         """
         with full_precision(key.device):
             key, query_key = key.float(), query_key.float()
-            scale = 1 / math.sqrt(key.shape[-1])
             if not self.is_distance:
-                return query_key @ key.transpose(1, 2) * scale
+                return query_key @ key.transpose(1, 2) / math.sqrt(key.shape[-1])
+            scale = 1 / math.sqrt(key.shape[-1])
             offset = self.offset(key) if offset is None else offset
             assert offset is not None
             return torch.baddbmm(offset, query_key, key.transpose(1, 2), alpha=2 * scale)

@@ -151,7 +151,7 @@ class AtrousPyramid(nn.Module):
 
     def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
         """x (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, C1 + C2, h, w)."""
-        means = [x.mean((2, 3), keepdim=True), shared.mean((2, 3), keepdim=True)]
+        means = [F.adaptive_avg_pool2d(x, 1), F.adaptive_avg_pool2d(shared, 1)]
         means[1] = per_object(means[1], x.shape[0] // shared.shape[0])
         pooled = self.global_avg_pool(torch.cat(means, 1)).expand(-1, -1, *x.shape[2:])
         parts = [aspp(x, shared) for aspp in (self.aspp1, self.aspp2, self.aspp3, self.aspp4)]

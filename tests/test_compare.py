@@ -335,7 +335,10 @@ def test_weights_that_do_not_fit_are_refused_before_any_is_run(
         ("--models a --davis_path d --net_size tiny", "--net_size does nothing with --models"),
         ("--models a --data_path d --year 2016", "--year does nothing with --data_path"),
         ("--models a --data_path d --split val", "--split does nothing in eval_generic.py"),
-        ("--models a --davis_path d --size -1", "--size must be 0 (the frames' own) or more"),
+        (
+            "--models a --davis_path d --size -1",
+            "--size must be 0 (the frames' own) or at least 32",
+        ),
         ("--models a", "one of the arguments --davis_path --data_path is required"),
     ],
 )

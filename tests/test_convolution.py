@@ -24,7 +24,7 @@ def features(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("packs", PACKS)
-@pytest.mark.parametrize(("adds", "relu"), itertools.product([False, True], [False, True]))
+@pytest.mark.parametrize(("adds", "relu"), [*itertools.product([False, True], [False, True])])
 @pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2}, {"padding": 2, "dilation": 2}])
 def test_a_convolution_with_what_follows(
     packs: bool, adds: bool, relu: bool, options: dict[str, int]
@@ -47,6 +47,17 @@ def test_a_convolution_with_what_follows(
         if add is not None:
             assert kept is not None
             assert torch.equal(add, kept), "the addend is the caller's"
+
+
+@pytest.mark.parametrize("packs", PACKS)
+def test_what_is_not_a_number_stays_so(packs: bool) -> None:
+    conv = Conv2d(2, 3, 1).requires_grad_(False)
+    conv.weight[1] = float("nan")
+    if packs:
+        conv.pack()
+    result = conv(features(1, 2, 4, 4), relu=True)
+    assert result[:, 1].isnan().all()
+    assert result[:, [0, 2]].isfinite().all()
 
 
 @pytest.mark.parametrize("packs", PACKS)
