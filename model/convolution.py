@@ -5,11 +5,13 @@ Shapes: see the legend in network.py.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from model.winograd import Library, library
 
 
 def per_object(shared: torch.Tensor, num_objects: int) -> torch.Tensor:
@@ -24,15 +26,30 @@ def plus(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return x + other if torch.is_grad_enabled() else x.add_(other)
 
 
-class Conv2d(nn.Conv2d):
-    """torch's, with an addend and a relu behind it.
+class Packing(NamedTuple):
+    """How convolutions run once they are packed."""
 
-    After `pack` it runs oneDNN's convolution, which torch.compile takes too: weights stay in the
-    blocked layout that torch otherwise makes of them in every call, and the addend costs no pass of
-    its own over the result.
+    winograd: Library | None  # where the machine has it, and it is wanted
+
+
+class _Packed(NamedTuple):
+    """Weights laid out, and a bias, for one part of a convolution's input."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    winograd: Library | None = None  # which the weights are for; else they are oneDNN's
+
+
+class Conv2d(nn.Conv2d):
+    """torch's, with relus, and an addend, before and behind it.
+
+    After `pack` it is for inference on a CPU: 3x3 convolutions of stride 1 run by Winograd's
+    algorithm (winograd.py), where the machine can, and all others as oneDNN's with weights that
+    stay in the blocked layout that torch otherwise makes of them in every call. Addends cost no
+    pass of their own over the result.
     """
 
-    _packs = False
+    _packing: Packing | None = None
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> Conv2d:
@@ -52,26 +69,31 @@ class Conv2d(nn.Conv2d):
         made.weight, made.bias = conv.weight, conv.bias
         return made
 
-    def pack(self, packs: bool = True) -> None:
+    def pack(self, packing: Packing | None) -> None:
         """Prepare for inference on a CPU, with these weights; or go back to torch's convolution."""
-        self._packs = packs
-        self._packed: dict[str, torch.Tensor] = {}
+        self._packing = packing
+        self._packed: dict[str, _Packed] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which pack for themselves: packed weights cannot be copied."""
         state = self.__dict__.copy()
-        if self._packs:
+        if self._packing is not None:
             state["_packed"] = {}
         return state
 
     def forward(
-        self, x: torch.Tensor, add: torch.Tensor | None = None, relu: bool = False
+        self,
+        x: torch.Tensor,
+        add: torch.Tensor | None = None,
+        relu: bool = False,
+        relu_first: bool = False,
     ) -> torch.Tensor:
         """x (B, in_channels, h, w), add (B, out_channels, h', w') -> that shape.
 
         add: added to the convolution, before the relu.
+        relu_first: of x.
         """
-        return self._run("whole", x, self.bias, add, relu)
+        return self._run("whole", x, self.bias, add, relu, relu_first)
 
     def _run(
         self,
@@ -80,35 +102,51 @@ class Conv2d(nn.Conv2d):
         bias: torch.Tensor | None,
         add: torch.Tensor | None = None,
         relu: bool = False,
+        relu_first: bool = False,
     ) -> torch.Tensor:
         """Convolve with the part of the weight that sees x."""
-        if not self._packs:
+        if self._packing is None:
+            x = F.relu(x) if relu_first else x
             result = self._conv_forward(x, self._weight_of(part, x), bias)
             result = result if add is None else plus(result, add)
             return F.relu_(result) if relu else result
-        weight = self._packed.get(part)
-        if weight is None:
-            weight = self._pack(part, x)
+        packed = self._packed.get(part)
+        if packed is None:
+            packed = self._packed[part] = self._pack(part, x)
+        if packed.winograd is not None:
+            bias = None if bias is None else packed.bias
+            out = self.out_channels
+            return packed.winograd.convolve(x, packed.weight, out, bias, add, relu_first, relu)
+        x = F.relu(x) if relu_first else x
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
         run = torch.ops.mkldnn._convolution_pointwise
         if add is None:
-            result = run(x, weight, bias, *place, "none", [], "")
+            result = run(x, packed.weight, bias, *place, "none", [], "")
         else:
             layout = torch.channels_last
             add = add.expand(x.shape[0], *add.shape[1:]).contiguous(memory_format=layout)
-            result = run.binary(x, add, weight, bias, *place, "add", 1.0, None, [], "")
+            result = run.binary(x, add, packed.weight, bias, *place, "add", 1.0, None, [], "")
         # oneDNN's own relu makes 0 of a NaN, which would hide broken weights and overflows.
         return F.relu_(result) if relu else result
 
     def _weight_of(self, part: str, x: torch.Tensor) -> torch.Tensor:
         return self.weight
 
-    def _pack(self, part: str, x: torch.Tensor) -> torch.Tensor:
+    def _pack(self, part: str, x: torch.Tensor) -> _Packed:
+        assert self._packing is not None
         weight = self._weight_of(part, x).detach()
-        self._packed[part] = torch.ops.mkldnn._reorder_convolution_weight(
-            weight, [*self.padding], [*self.stride], [*self.dilation], self.groups, [*x.shape]
-        )
-        return self._packed[part]
+        winograd = self._packing.winograd
+        if winograd is not None and self._is_plain() and winograd.suits(weight):
+            bias = None if self.bias is None else self.bias.detach().float()
+            return _Packed(winograd.pack(weight), bias, winograd)
+        place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
+        run = torch.ops.mkldnn._reorder_convolution_weight
+        return _Packed(run(weight, *place, [*x.shape]), self.bias)
+
+    def _is_plain(self) -> bool:
+        """Whether this is a 3x3 convolution that keeps the size, without further ado."""
+        place = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
+        return place == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
 
 
 class JointConv2d(Conv2d):
@@ -123,18 +161,19 @@ class JointConv2d(Conv2d):
         shared: torch.Tensor | None = None,
         add: torch.Tensor | None = None,
         relu: bool = False,
+        relu_first: bool = False,
     ) -> torch.Tensor:
         """own (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, out_channels, h, w)."""
         if shared is None:
-            return self._run("whole", own, self.bias, add, relu)
+            return self._run("whole", own, self.bias, add, relu, relu_first)
         num_objects = own.shape[0] // shared.shape[0]
         if num_objects == 1 or shared.shape[0] > 1 or torch.is_grad_enabled():
             both = torch.cat([own, per_object(shared, num_objects)], 1)
-            return self._run("whole", both, self.bias, add, relu)
-        rest = self._run("shared", shared, self.bias)
+            return self._run("whole", both, self.bias, add, relu, relu_first)
+        rest = self._run("shared", shared, self.bias, relu_first=relu_first)
         if add is None:
-            return self._run("own", own, None, rest, relu)
-        result = plus(self._run("own", own, None, add), rest)
+            return self._run("own", own, None, rest, relu, relu_first)
+        result = plus(self._run("own", own, None, add, relu_first=relu_first), rest)
         return F.relu_(result) if relu else result
 
     def _weight_of(self, part: str, x: torch.Tensor) -> torch.Tensor:
@@ -145,12 +184,17 @@ class JointConv2d(Conv2d):
         return some.contiguous(memory_format=torch.channels_last)
 
 
-def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN's convolutions are there for a device and type."""
+def find_packing(device: torch.device, dtype: torch.dtype, exact: bool = False) -> Packing | None:
+    """How convolutions of a type are packed for a device; None for torch's own convolutions.
+
+    exact: sums as torch computes them, so without Winograd's algorithm.
+    """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
+        return None
     if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
-        return False
-    if dtype == torch.bfloat16:
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32
+        return None
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    if dtype not in (torch.float32, torch.bfloat16):
+        return None
+    return Packing(None if exact else library())

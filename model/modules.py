@@ -26,7 +26,7 @@ class ResBlock(nn.Module):
     def forward(self, x: torch.Tensor, shared: torch.Tensor | None = None) -> torch.Tensor:
         """x (B*O, C1, h, w), and what all objects share (B, C2, h, w) where there is something
         -> (B*O, out_channels, h, w). C1 and C2 make in_channels."""
-        residual = self.conv1(F.relu(x), None if shared is None else F.relu(shared), relu=True)
+        residual = self.conv1(x, shared, relu=True, relu_first=True)
         if self.downsample is not None:
             return self.conv2(residual, add=self.downsample(x, shared))
         assert shared is None, "a shortcut without a convolution keeps the width"

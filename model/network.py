@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.backbones import ResNetTrunk
 from model.compress import Compressor
-from model.convolution import Conv2d, can_pack
+from model.convolution import Conv2d, find_packing
 from model.decoder import Decoder
 from model.encoders import KeyEncoder, OwnKeyEncoder, ValueEncoder
 from model.features import MemoryEntry, MemoryView, QueryFeatures, Rows, join_objects
@@ -177,8 +177,13 @@ class Network(nn.Module):
                 module.eval()
         return self
 
-    def for_inference(self, device: torch.device, dtype: torch.dtype) -> Network:
-        """A copy to segment with: batch norms folded, in `dtype`, channels-last, on `device`."""
+    def for_inference(
+        self, device: torch.device, dtype: torch.dtype, exact: bool = False
+    ) -> Network:
+        """A copy to segment with: batch norms folded, in `dtype`, channels-last, on `device`.
+
+        exact: without algorithms that round otherwise than torch's own (see convolution.py).
+        """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in [*network.modules()]:
             _fold_batch_norms(module)
@@ -191,9 +196,10 @@ class Network(nn.Module):
         for parameter in network.parameters():
             if id(parameter) not in exempt:
                 parameter.data = parameter.data.to(dtype)
+        packing = find_packing(device, dtype, exact)
         for module in network.modules():
             if isinstance(module, Conv2d):
-                module.pack(can_pack(device, dtype))
+                module.pack(packing)
         # Images are normalised in float32 whatever the weights are.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
         return network

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.convolution import Conv2d, JointConv2d, can_pack
+from model.convolution import Conv2d, JointConv2d, Packing, find_packing
 from model.methods import build_network
 from model.network import NetworkSpec
 

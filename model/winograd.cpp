@@ -1,0 +1,387 @@
+// 3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3) (Lavin and Gray,
+// Fast Algorithms for Convolutional Neural Networks, CVPR 2016). See winograd.py, which builds this
+// file and calls it.
+//
+// The points are 0, +-1/sqrt(2), +-sqrt(2) and infinity: with them, unlike with Lavin and Gray's
+// 0, +-1, +-2, the result is about as exact as that of a direct convolution.
+//
+// A tile is 4x4 pixels of the result, from 6x6 of the input. For each of the 36 frequencies a
+// matrix product of (tiles, channels in) and (channels in, channels out) remains. Tensors are
+// channels-last; all vectors run along channels.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kVectors = 4;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kVectors = 2;
+#else
+constexpr int kLanes = 4, kVectors = 4;
+#endif
+constexpr int kBlock = kLanes * kVectors;  // channels out that a micro-kernel makes
+constexpr int kRows = 6;                   // and tiles
+constexpr int kFrequencies = 36;
+constexpr int kPad = 16;  // floats, so that frequencies do not share cache sets
+
+typedef float Vector __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2), aligned(2), may_alias));
+struct Half {
+  uint16_t bits;  // bfloat16
+};
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+
+inline Vector load(const Half* from) {
+  const Halves halves = *reinterpret_cast<const Halves*>(from);
+  return (Vector)(__builtin_convertvector(halves, Bits) << 16);
+}
+
+inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
+
+inline void store(Half* to, Vector value) {
+  const Bits bits = (Bits)value;
+  const Bits rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  const Bits result = value == value ? rounded : bits | 0x400000;  // NaNs stay NaNs
+  *reinterpret_cast<Halves*>(to) = __builtin_convertvector(result >> 16, Halves);
+}
+
+inline Vector relu(Vector x) { return x < 0 ? Vector{} : x; }  // lets NaNs through
+
+// What matrix products take in: float32, or pairs of bfloat16 where the machine multiplies those.
+template <typename T>
+struct Product {
+  typedef float Type;
+};
+#if defined(__AVX512BF16__)
+template <>
+struct Product<Half> {
+  typedef Half Type;
+};
+#endif
+
+// One tile's input -> 6 values (B^T d); s and t are strides.
+inline void spread(const Vector* d, int s, Vector* out, int t) {
+  const float a = 0.70710678118654752f, b = 1.41421356237309505f;
+  const Vector even1 = d[4 * s] - 2.0f * d[2 * s], odd1 = a * (d[3 * s] - 2.0f * d[s]);
+  const Vector even2 = d[4 * s] - 0.5f * d[2 * s], odd2 = b * (d[3 * s] - 0.5f * d[s]);
+  out[0] = d[0] - 2.5f * d[2 * s] + d[4 * s];
+  out[t] = even1 + odd1;
+  out[2 * t] = even1 - odd1;
+  out[3 * t] = even2 + odd2;
+  out[4 * t] = even2 - odd2;
+  out[5 * t] = d[s] - 2.5f * d[3 * s] + d[5 * s];
+}
+
+// 6 products -> 4 values of the result (A^T m).
+inline void gather(const Vector* m, int s, Vector* out, int t) {
+  const float a = 0.70710678118654752f, b = 1.41421356237309505f;
+  const Vector even1 = m[s] + m[2 * s], odd1 = a * (m[s] - m[2 * s]);
+  const Vector even2 = m[3 * s] + m[4 * s], odd2 = b * (m[3 * s] - m[4 * s]);
+  out[0] = m[0] + even1 + even2;
+  out[t] = odd1 + odd2;
+  out[2 * t] = 0.5f * even1 + 2.0f * even2;
+  out[3 * t] = 0.5f * odd1 + 2.0f * odd2 + m[5 * s];
+}
+
+// (kRows, channels) x (channels, kBlock) -> (kRows, kBlock).
+inline void multiply(const float* in, int channels, const float* weight, float* out) {
+  Vector sums[kRows][kVectors] = {};
+  for (int c = 0; c < channels; c++) {
+    Vector w[kVectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++) w[j] = load(weight + (int64_t)c * kBlock + j * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; i++) {
+      const float x = in[(int64_t)i * channels + c];
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; j++) sums[i][j] += x * w[j];
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++) store(out + i * kBlock + j * kLanes, sums[i][j]);
+}
+
+#if defined(__AVX512BF16__)
+// The same, of pairs of channels: weight is (channels / 2, kBlock, 2).
+inline void multiply(const Half* in, int channels, const Half* weight, float* out) {
+  __m512 sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++) sums[i][j] = _mm512_setzero_ps();
+  for (int c = 0; c < channels; c += 2) {
+    __m512bh w[kVectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++)
+      w[j] = (__m512bh)_mm512_loadu_si512(weight + (int64_t)c * kBlock + j * 2 * kLanes);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; i++) {
+      int32_t pair;
+      std::memcpy(&pair, in + (int64_t)i * channels + c, 4);
+      const __m512bh x = (__m512bh)_mm512_set1_epi32(pair);
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; j++) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], x, w[j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; i++)
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; j++) _mm512_storeu_ps(out + i * kBlock + j * kLanes, sums[i][j]);
+}
+#endif
+
+int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+}  // namespace
+
+extern "C" {
+
+// Of one convolution with padding 1; pointers are to float32 or bfloat16 as `is_half` says, save
+// for the bias and the scratch memory, which are float32. Tensors are channels-last.
+struct Convolution {
+  const void* x;       // (batch, height, width, in)
+  const void* weight;  // from winograd_pack
+  const float* bias;   // (out,) or null
+  const void* add;     // like y, added ahead of the relu, or null
+  void* y;             // (batch, height, width, out)
+  float* scratch;      // of winograd_scratch's size
+  int64_t batch, height, width, in, out;
+  int64_t add_batch;  // of `add`: batch, or 1 where all of the batch share it
+  int64_t relu_before, relu_after, is_half, threads;
+};
+
+}
+
+namespace {
+
+// How the work is cut. Where weights fit the cache, each thread takes its own tiles through all
+// steps. Where they do not, all threads share a panel of tiles and divide the channels out, so that
+// each weight is fetched once a panel.
+struct Plan {
+  int64_t rows, columns, tiles, blocks;  // tiles of the image; kBlock's of channels out
+  bool shares;
+  int64_t part;    // tiles of a matrix product
+  int64_t panel;   // tiles whose input is transformed at a time
+  int64_t spread;  // floats of one frequency of the transformed input
+  int64_t product; // of one of the product
+  int64_t owned;   // floats of scratch memory of each thread
+  int64_t shared;  // and of all
+
+  explicit Plan(const Convolution& c) {
+    rows = (c.height + 3) / 4;
+    columns = (c.width + 3) / 4;
+    tiles = c.batch * rows * columns;
+    blocks = (c.out + kBlock - 1) / kBlock;
+    const int64_t bytes = kFrequencies * c.in * c.out * (c.is_half ? 2 : 4);
+    shares = bytes > (16 << 20) && blocks >= c.threads;
+    if (shares) {
+      const int64_t panels = (tiles + kPanel - 1) / kPanel;
+      panel = round_up((tiles + panels - 1) / panels, kRows);
+      part = std::min(panel, kPart);
+    } else {
+      int64_t parts = round_up((tiles + kOwn - 1) / kOwn, c.threads);
+      part = panel = round_up((tiles + parts - 1) / parts, kRows);
+    }
+    spread = panel * c.in + kPad;
+    product = part * kBlock + kPad;
+    const int64_t input = round_up(kFrequencies * spread, kPad);
+    owned = round_up(kFrequencies * product, kPad) + (shares ? 0 : input);
+    shared = shares ? input : 0;
+  }
+  static constexpr int64_t kOwn = 24, kPanel = 408, kPart = 48;
+};
+
+template <typename T>
+class Worker {
+ public:
+  typedef typename Product<T>::Type P;
+  Worker(const Convolution& c, const Plan& plan) : c_(c), plan_(plan) {}
+
+  // The input of tiles first to first + count - 1 -> (frequency, tile, channel in).
+  void transform(int64_t first, int64_t count, P* out) const {
+    for (int64_t t = 0; t < count; t++) {
+      int64_t row, column, image;
+      locate(first + t, &row, &column, &image);
+      const T* x = static_cast<const T*>(c_.x) + image * c_.height * c_.width * c_.in;
+      for (int64_t channel = 0; channel < c_.in; channel += kLanes) {
+        Vector d[36], e[36];
+        for (int i = 0; i < 6; i++) {
+          const int64_t yy = 4 * row + i - 1;
+          for (int j = 0; j < 6; j++) {
+            const int64_t xx = 4 * column + j - 1;
+            const bool inside = yy >= 0 && yy < c_.height && xx >= 0 && xx < c_.width;
+            Vector value = inside ? load(x + (yy * c_.width + xx) * c_.in + channel) : Vector{};
+            d[6 * i + j] = c_.relu_before ? relu(value) : value;
+          }
+        }
+        for (int j = 0; j < 6; j++) spread(d + j, 6, e + j, 6);
+        for (int i = 0; i < 6; i++) spread(e + 6 * i, 1, d + 6 * i, 1);
+        P* to = out + t * c_.in + channel;
+        for (int i = 0; i < kFrequencies; i++) store(to + i * plan_.spread, d[i]);
+      }
+    }
+  }
+
+  // The result of some tiles, in one block of channels out. `spread` holds their transformed input
+  // from the first of them on; rows up to the next multiple of kRows may be read.
+  void make(int64_t first, int64_t count, int64_t block, const P* spread, float* product) const {
+    for (int i = 0; i < kFrequencies; i++) {
+      const P* weight =
+          static_cast<const P*>(c_.weight) + (block * kFrequencies + i) * c_.in * kBlock;
+      for (int64_t t = 0; t < count; t += kRows)
+        multiply(spread + i * plan_.spread + t * c_.in, c_.in, weight,
+                 product + i * plan_.product + t * kBlock);
+    }
+    for (int64_t t = 0; t < count; t++) {
+      int64_t row, column, image;
+      locate(first + t, &row, &column, &image);
+      const int64_t made = image * c_.height * c_.width * c_.out;
+      const int64_t added = c_.add_batch == 1 ? 0 : made;
+      const int64_t high = std::min<int64_t>(4, c_.height - 4 * row);
+      const int64_t wide = std::min<int64_t>(4, c_.width - 4 * column);
+      for (int v = 0; v < kVectors; v++) {
+        const int64_t channel = block * kBlock + v * kLanes;
+        if (channel >= c_.out) break;
+        Vector m[36], e[24], out[16];
+        const float* from = product + t * kBlock + v * kLanes;
+        for (int i = 0; i < kFrequencies; i++) m[i] = load(from + i * plan_.product);
+        for (int j = 0; j < 6; j++) gather(m + j, 6, e + j, 6);
+        for (int i = 0; i < 4; i++) gather(e + 6 * i, 1, out + 4 * i, 1);
+        const Vector bias = c_.bias ? load(c_.bias + channel) : Vector{};
+        for (int64_t i = 0; i < high; i++) {
+          const int64_t line = (4 * row + i) * c_.width + 4 * column;
+          for (int64_t j = 0; j < wide; j++) {
+            const int64_t at = (line + j) * c_.out + channel;
+            Vector value = out[4 * i + j] + bias;
+            if (c_.add) value += load(static_cast<const T*>(c_.add) + added + at);
+            store(static_cast<T*>(c_.y) + made + at, c_.relu_after ? relu(value) : value);
+          }
+        }
+      }
+    }
+  }
+
+ private:
+  void locate(int64_t tile, int64_t* row, int64_t* column, int64_t* image) const {
+    *column = tile % plan_.columns;
+    *row = tile / plan_.columns % plan_.rows;
+    *image = tile / plan_.columns / plan_.rows;
+  }
+
+  const Convolution& c_;
+  const Plan& plan_;
+};
+
+template <typename T>
+void run(const Convolution& c) {
+  const Plan plan(c);
+  const Worker<T> worker(c, plan);
+  typedef typename Worker<T>::P P;
+#pragma omp parallel num_threads(c.threads)
+  {
+    float* own = c.scratch + plan.shared + omp_get_thread_num() * plan.owned;
+    P* input = reinterpret_cast<P*>(
+        plan.shares ? c.scratch : own + round_up(kFrequencies * plan.product, kPad));
+    if (!plan.shares) {
+#pragma omp for schedule(dynamic)
+      for (int64_t first = 0; first < plan.tiles; first += plan.part) {
+        const int64_t count = std::min(plan.part, plan.tiles - first);
+        worker.transform(first, count, input);
+        for (int64_t block = 0; block < plan.blocks; block++)
+          worker.make(first, count, block, input, own);
+      }
+    } else {
+      for (int64_t start = 0; start < plan.tiles; start += plan.panel) {
+        const int64_t size = std::min(plan.panel, plan.tiles - start);
+#pragma omp for schedule(static)
+        for (int64_t t = 0; t < size; t++) worker.transform(start + t, 1, input + t * c.in);
+#pragma omp for schedule(dynamic)
+        for (int64_t block = 0; block < plan.blocks; block++)
+          for (int64_t t = 0; t < size; t += plan.part)
+            worker.make(start + t, std::min(plan.part, size - t), block, input + t * c.in, own);
+      }
+    }
+  }
+}
+
+// (out, in, 3, 3) -> (block, frequency, in, kBlock), or (block, frequency, in / 2, kBlock, 2).
+template <typename P>
+void pack(const float* weight, int64_t out, int64_t in, P* packed, bool pairs) {
+  const double r = 1.41421356237309505, s = r / 2;
+  const double G[6][3] = {{1, 0, 0},           {-1 / 1.5, -s / 1.5, -.5 / 1.5},
+                          {-1 / 1.5, s / 1.5, -.5 / 1.5}, {1 / 6., r / 6, 2 / 6.},
+                          {1 / 6., -r / 6, 2 / 6.},       {0, 0, 1}};
+  const int64_t blocks = (out + kBlock - 1) / kBlock;
+#pragma omp parallel for
+  for (int64_t block = 0; block < blocks; block++)
+    for (int64_t c = 0; c < in; c++)
+      for (int64_t k = 0; k < kBlock; k++) {
+        const int64_t channel = block * kBlock + k;
+        double half[6][3] = {}, value[36] = {};
+        if (channel < out) {
+          const float* w = weight + (channel * in + c) * 9;
+          for (int i = 0; i < 6; i++)
+            for (int j = 0; j < 3; j++)
+              for (int l = 0; l < 3; l++) half[i][j] += G[i][l] * w[3 * l + j];
+          for (int i = 0; i < 36; i++)
+            for (int l = 0; l < 3; l++) value[i] += half[i / 6][l] * G[i % 6][l];
+        }
+        for (int i = 0; i < kFrequencies; i++) {
+          const int64_t at = (block * kFrequencies + i) * in * kBlock;
+          packed[pairs ? at + (c / 2 * kBlock + k) * 2 + c % 2 : at + c * kBlock + k] = value[i];
+        }
+      }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Channels in and out must be multiples of it.
+int64_t winograd_lanes() { return kLanes; }
+
+// Whether bfloat16 is multiplied as such here: then packed weights are bfloat16 in pairs.
+int64_t winograd_has_half() {
+#if defined(__AVX512BF16__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+int64_t winograd_packed_size(int64_t out, int64_t in) {
+  return kFrequencies * in * round_up(out, kBlock);
+}
+
+// weight is contiguous float32; packed is float32, to be converted by the caller.
+void winograd_pack(const float* weight, int64_t out, int64_t in, float* packed, int64_t in_pairs) {
+  pack(weight, out, in, packed, in_pairs);
+}
+
+// Floats.
+int64_t winograd_scratch(const Convolution* c) {
+  const Plan plan(*c);
+  return plan.shared + c->threads * plan.owned;
+}
+
+void winograd_run(const Convolution* c) {
+  if (c->is_half)
+    run<Half>(*c);
+  else
+    run<float>(*c);
+}
+
+}
