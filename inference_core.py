@@ -14,7 +14,7 @@ from model.features import MemoryEntry, QueryFeatures
 from model.matching import aggregate
 from model.memory_bank import MemoryBank
 from model.network import Network
-from util.devices import pick_device, pick_dtype, started_ranks
+from util.devices import pick_device, pick_dtype, started_ranks, tune
 from util.files import sha256
 from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of, unpad
@@ -304,12 +304,15 @@ class Sessions:
     ) -> None:
         self.device = pick_device(settings.device, started_ranks().local_rank)
         dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
+        if settings.exact and dtype != torch.float32:
+            raise ValueError(f"exact is float32, and {dtype} was asked for: choose one of them.")
+        tune(self.device, settings.exact, settings.benchmark)
         self.weights_sha256 = ""
         if network is None:
             network = load_for_evaluation(settings.model)
             self.weights_sha256 = sha256(Path(settings.model))
         self.settings = settings = of_method(settings, network.spec.method)
-        self.network = network.for_inference(self.device, dtype)
+        self.network = network.for_inference(self.device, dtype, settings.exact)
         self.policy = make_policy(self.network, settings)
         self.core_type = core_type
 

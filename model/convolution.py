@@ -30,6 +30,7 @@ class Packing(NamedTuple):
     """How convolutions run once they are packed."""
 
     winograd: Library | None  # where the machine has it, and it is wanted
+    precise: bool = False  # Winograd's products are float32, even of bfloat16
 
 
 class _Packed(NamedTuple):
@@ -138,7 +139,8 @@ class Conv2d(nn.Conv2d):
         winograd = self._packing.winograd
         if winograd is not None and self._is_plain() and winograd.suits(weight):
             bias = None if self.bias is None else self.bias.detach().float()
-            return _Packed(winograd.pack(weight), bias, winograd)
+            packed = winograd.pack(weight, self._packing.precise)
+            return _Packed(packed, bias, winograd)
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
         run = torch.ops.mkldnn._reorder_convolution_weight
         return _Packed(run(weight, *place, [*x.shape]), self.bias)

@@ -182,7 +182,7 @@ class Network(nn.Module):
     ) -> Network:
         """A copy to segment with: batch norms folded, in `dtype`, channels-last, on `device`.
 
-        exact: without algorithms that round otherwise than torch's own (see convolution.py).
+        exact: with torch's own convolutions, whose sums round as they always did.
         """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in [*network.modules()]:
@@ -191,15 +191,19 @@ class Network(nn.Module):
             if isinstance(module, ResNetTrunk):
                 module.fold_blocks()
         network = to_channels_last(network.to(device))
-        kept = [m for m in network.modules() if getattr(m, "keeps_float32", False)]
+        kept = [] if dtype == torch.bfloat16 else network.modules()  # float32's range is in both
+        kept = [m for m in kept if getattr(m, "keeps_float32", False)]
         exempt = {id(parameter) for module in kept for parameter in module.parameters()}
         for parameter in network.parameters():
             if id(parameter) not in exempt:
                 parameter.data = parameter.data.to(dtype)
         packing = find_packing(device, dtype, exact)
-        for module in network.modules():
+        for name, module in network.named_modules():
             if isinstance(module, Conv2d):
-                module.pack(packing)
+                # Similarities of keys, whose best few count, feel rounding more than all else.
+                makes_keys = name.startswith("key_encoder.") or network.scores_masks
+                precise = makes_keys and not name.startswith("decoder.")
+                module.pack(packing and packing._replace(precise=precise))
         # Images are normalised in float32 whatever the weights are.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
         return network

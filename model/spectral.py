@@ -27,7 +27,7 @@ class _Mix(Conv2d):
     ) -> torch.Tensor:
         """`part` of the weight at work: what sees the real or the imaginary input (B, C, U, V), or
         what makes the real or the imaginary output of (B, 2C, U, V)."""
-        return self._run(part, x, bias)
+        return self._run(part, x.to(self.weight.dtype), bias)
 
     def _weight_of(self, part: str, x: torch.Tensor) -> torch.Tensor:
         half = self.in_channels // 2
@@ -43,7 +43,8 @@ class SpectralFilter(torch.nn.Module):
     """x + real(ifft2(conv2(relu(conv1([Re; Im](fft2(x) * G)))))), with 1x1 convolutions.
 
     G is a Gaussian about the middle of the unshifted spectrum, which holds the highest frequency,
-    or 1 minus it. In float32 even under mixed precision: spectra have a large range.
+    or 1 minus it. Spectra have a large range: the transforms are float32 in any case, and so are
+    the convolutions but for networks that are bfloat16 throughout.
 
     Three things make it cheap. Where G is 0 the convolutions give the same constant in every bin,
     which in space is one pixel, so that they run in a box of bins around what G keeps, and the
@@ -91,7 +92,7 @@ class SpectralFilter(torch.nn.Module):
             nothing = F.relu(_bias(self.conv1))[None, :, None, None]
             corner = self.conv2.take("real out", nothing, bias[:channels])  # (1, C, 1, 1)
             real = real - 2 * corner
-        parts = torch.stack([real.permute(0, 2, 3, 1), imaginary.permute(0, 2, 3, 1)], 1)
+        parts = torch.stack([real.permute(0, 2, 3, 1), imaginary.permute(0, 2, 3, 1)], 1).float()
         rows = basis.back_height @ parts.view(batch, 2 * num_u, num_v * channels)
         filtered = basis.back_width @ rows.view(batch, height, 2 * num_v, channels)
         if corner is not None:
@@ -110,8 +111,9 @@ class SpectralFilter(torch.nn.Module):
         first = self.conv1.take("real in", real)
         second = self.conv1.take("imaginary in", imaginary)
         bias = bias[:, None, None]
-        own = torch.addcmul(bias, first + second, basis.gain)
-        return F.relu(own), F.relu(torch.addcmul(bias, first - second, basis.twin_gain))
+        gain, twin_gain = basis.gain.to(bias.dtype), basis.twin_gain.to(bias.dtype)
+        own = torch.addcmul(bias, first + second, gain)
+        return F.relu(own), F.relu(torch.addcmul(bias, first - second, twin_gain))
 
     def window(self, height: int, width: int, device: torch.device) -> torch.Tensor:
         """G, (h, w) in [0, 1]."""

@@ -58,18 +58,6 @@ inline void store(Half* to, Vector value) {
 
 inline Vector relu(Vector x) { return x < 0 ? Vector{} : x; }  // lets NaNs through
 
-// What matrix products take in: float32, or pairs of bfloat16 where the machine multiplies those.
-template <typename T>
-struct Product {
-  typedef float Type;
-};
-#if defined(__AVX512BF16__)
-template <>
-struct Product<Half> {
-  typedef Half Type;
-};
-#endif
-
 // One tile's input -> 6 values (B^T d); s and t are strides.
 inline void spread(const Vector* d, int s, Vector* out, int t) {
   const float a = 0.70710678118654752f, b = 1.41421356237309505f;
@@ -160,7 +148,10 @@ struct Convolution {
   float* scratch;      // of winograd_scratch's size
   int64_t batch, height, width, in, out;
   int64_t add_batch;  // of `add`: batch, or 1 where all of the batch share it
-  int64_t relu_before, relu_after, is_half, threads;
+  int64_t relu_before, relu_after;
+  int64_t is_half;         // tensors are bfloat16
+  int64_t multiplies_half; // so are the packed weights, and what they are multiplied with
+  int64_t threads;
 };
 
 }
@@ -185,12 +176,12 @@ struct Plan {
     columns = (c.width + 3) / 4;
     tiles = c.batch * rows * columns;
     blocks = (c.out + kBlock - 1) / kBlock;
-    const int64_t bytes = kFrequencies * c.in * c.out * (c.is_half ? 2 : 4);
+    const int64_t bytes = kFrequencies * c.in * c.out * (c.multiplies_half ? 2 : 4);
     shares = bytes > (16 << 20) && blocks >= c.threads;
     if (shares) {
       const int64_t panels = (tiles + kPanel - 1) / kPanel;
       panel = round_up((tiles + panels - 1) / panels, kRows);
-      part = std::min(panel, kPart);
+      part = panel;
     } else {
       int64_t parts = round_up((tiles + kOwn - 1) / kOwn, c.threads);
       part = panel = round_up((tiles + parts - 1) / parts, kRows);
@@ -201,13 +192,13 @@ struct Plan {
     owned = round_up(kFrequencies * product, kPad) + (shares ? 0 : input);
     shared = shares ? input : 0;
   }
-  static constexpr int64_t kOwn = 24, kPanel = 408, kPart = 48;
+  static constexpr int64_t kOwn = 24, kPanel = 138;
 };
 
-template <typename T>
+// T: of tensors; P: of matrix products.
+template <typename T, typename P>
 class Worker {
  public:
-  typedef typename Product<T>::Type P;
   Worker(const Convolution& c, const Plan& plan) : c_(c), plan_(plan) {}
 
   // The input of tiles first to first + count - 1 -> (frequency, tile, channel in).
@@ -285,11 +276,10 @@ class Worker {
   const Plan& plan_;
 };
 
-template <typename T>
+template <typename T, typename P>
 void run(const Convolution& c) {
   const Plan plan(c);
-  const Worker<T> worker(c, plan);
-  typedef typename Worker<T>::P P;
+  const Worker<T, P> worker(c, plan);
 #pragma omp parallel num_threads(c.threads)
   {
     float* own = c.scratch + plan.shared + omp_get_thread_num() * plan.owned;
@@ -353,7 +343,7 @@ extern "C" {
 // Channels in and out must be multiples of it.
 int64_t winograd_lanes() { return kLanes; }
 
-// Whether bfloat16 is multiplied as such here: then packed weights are bfloat16 in pairs.
+// Whether this machine multiplies pairs of bfloat16.
 int64_t winograd_has_half() {
 #if defined(__AVX512BF16__)
   return 1;
@@ -378,10 +368,11 @@ int64_t winograd_scratch(const Convolution* c) {
 }
 
 void winograd_run(const Convolution* c) {
-  if (c->is_half)
-    run<Half>(*c);
-  else
-    run<float>(*c);
+#if defined(__AVX512BF16__)
+  if (c->multiplies_half) return run<Half, Half>(*c);
+#endif
+  if (c->is_half) return run<Half, float>(*c);
+  run<float, float>(*c);
 }
 
 }

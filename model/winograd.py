@@ -36,7 +36,7 @@ class _Convolution(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "add", "y", "scratch")),
         *((name, ctypes.c_int64) for name in ("batch", "height", "width", "channels", "out")),
         *((name, ctypes.c_int64) for name in ("add_batch", "relu_before", "relu_after")),
-        *((name, ctypes.c_int64) for name in ("is_half", "threads")),
+        *((name, ctypes.c_int64) for name in ("is_half", "multiplies_half", "threads")),
     ]
 
 
@@ -68,11 +68,16 @@ class Library:
         out, channels = weight.shape[:2]
         return out % self.lanes == 0 and channels % self.lanes == 0 and out >= 64 <= channels
 
-    def pack(self, weight: torch.Tensor) -> torch.Tensor:
+    def pack(self, weight: torch.Tensor, precise: bool = False) -> torch.Tensor:
         """Weights (out, in, 3, 3), float32 or bfloat16 -> what `convolve` takes: four times as
-        large."""
+        large.
+
+        precise: bfloat16 is multiplied as float32. Otherwise the transformed input is rounded to
+        bfloat16 too, where the machine multiplies it, and errors are about three times those of a
+        direct convolution.
+        """
         out, channels = weight.shape[:2]
-        pairs = weight.dtype == torch.bfloat16 and self._has_half
+        pairs = weight.dtype == torch.bfloat16 and self._has_half and not precise
         weight = weight.float().contiguous(memory_format=torch.contiguous_format)
         packed = torch.empty(self._functions.winograd_packed_size(out, channels))
         self._functions.winograd_pack(_pointer(weight), out, channels, _pointer(packed), pairs)
@@ -110,7 +115,7 @@ class Library:
             _pointer(x), _pointer(packed), _pointer(bias), _pointer(add), _pointer(y), None,
             batch, height, width, channels, out_channels,
             1 if add is None else add.shape[0], relu_before, relu_after,
-            x.dtype == torch.bfloat16, torch.get_num_threads(),
+            x.dtype == torch.bfloat16, packed.dtype == torch.bfloat16, torch.get_num_threads(),
         )  # fmt: skip
         scratch = torch.empty(self._functions.winograd_scratch(ctypes.byref(call)))
         call.scratch = _pointer(scratch)

@@ -3,11 +3,11 @@
     python scripts/bench_inference.py --output out/speed
     python scripts/bench_inference.py --methods stcn --objects 1 --frames 300 --output out/growth
 
-A unit is one float32 convolution of (1, 256, 120, 216) with 256 3x3 filters and padding 1, the best
-of 5, in the same process: figures of two machines, or of one that is busy, compare by it. Networks
-have fresh weights, which cost what trained ones do (--model takes a file). Every row runs in a
-process of its own, from the first frame on, so that its peak of memory is its own. Writes
-speed.json and speed.png.
+A unit is one float32 convolution of (1, 256, 120, 216) with 256 3x3 filters and padding 1, by
+torch as it is, the best of 5 before and 5 after each row: figures of two machines, or of one that
+is busy, compare by it. Networks have fresh weights, which cost what trained ones do (--model takes
+a file). Every row runs in a process of its own, from the first frame on, so that its peak of memory
+is its own. Units are of the mean frame. Writes speed.json and speed.png.
 
 Where the published implementations were measured so (float32, 480x854, first 11 or 8 frames), the
 table has their units beside ours.
@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from inference_core import Sessions
 from model.methods import METHODS, build_network
 from model.network import NetworkSpec
-from util.devices import peak_memory
+from util.devices import peak_memory, pick_device
 from util.figures import save_figure
 from util.files import write_json
 from util.hyper_para import EvalSettings
@@ -92,13 +92,15 @@ def main(argv: list[str] | None = None) -> int:
     settings = {name: str(value) for name, value in vars(arguments).items()}
     arguments.output.mkdir(parents=True, exist_ok=True)
     io_ms = measure_io(arguments.height, arguments.width)
+    device = pick_device(arguments.device)
     print(HEADER)
     for run in progressbar.progressbar(runs, redirect_stdout=True):
         command = [sys.executable, __file__, *given, "--child", *map(str, run)]
+        unit = measure_unit(device)
         child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         if child.returncode:
             return child.returncode
-        rows.append(json.loads(child.stdout))
+        rows.append(in_units(json.loads(child.stdout), min(unit, measure_unit(device))))
         print(describe(rows[-1]))
         run_record = {**describe_run(EvalSettings()), "settings": settings}
         content = {"rows": rows, "io_ms": io_ms, **run_record}
@@ -152,21 +154,16 @@ def measure(
     sessions = Sessions(settings, network=network)
     loaded = peak_memory(sessions.device)
     clip = make_clip(num_frames, arguments.height, arguments.width, num_objects, seed=0)
-    unit = measure_unit(sessions.device)
     best: dict[str, Any] = {}
     for _ in range(arguments.repeats):
         stopwatch = Stopwatch(sessions.device)
         frames = segment(sessions, stopwatch, clip, num_frames, num_objects)
         if not best or sum(frames) < sum(best["seconds"]):
             best = {"seconds": frames, "stages": stopwatch.seconds}
-    unit = min(unit, measure_unit(sessions.device))
-    mean = float(np.mean(best["seconds"]))
     return {
         "method": sessions.network.spec.method,
         "objects": num_objects,
         "precision": str(sessions.network.dtype).removeprefix("torch."),
-        "unit_ms": 1e3 * unit,
-        "units": mean / unit,
         "published": PUBLISHED.get((method, num_objects)) if arguments.net_size == "base" else None,
         "median_ms": 1e3 * float(np.median(best["seconds"])),
         "p95_ms": 1e3 * float(np.percentile(best["seconds"], 95)),
@@ -174,6 +171,11 @@ def measure(
         "peak_mib": (peak_memory(sessions.device) - loaded) / MIB,
         "ms": [1e3 * s for s in best["seconds"]],
     }
+
+
+def in_units(row: dict[str, Any], unit: float) -> dict[str, Any]:
+    """A row, with its mean in units of so many seconds."""
+    return {**row, "unit_ms": 1e3 * unit, "units": float(np.mean(row["ms"])) / (1e3 * unit)}
 
 
 def segment(

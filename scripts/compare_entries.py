@@ -143,7 +143,6 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
     """Segment all videos, afresh: the row, and what made it."""
     if (masks / RUN_FILE).exists():
         shutil.rmtree(masks)  # of a run that was cut off: its frames were not timed here
-    torch.backends.cudnn.benchmark = entry.settings.benchmark
     videos = entry.read_videos()
     network = None
     if entry.untrained is not None:

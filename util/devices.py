@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import resource
@@ -23,6 +24,8 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _JOIN_SECONDS = 1800
 # A process with short videos waits so long for one with long ones.
 _EVALUATION_TIME = timedelta(days=30)
+# Of mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 PRECISIONS = ("auto", *_DTYPES)
 
 
@@ -92,6 +95,31 @@ def peak_memory(device: torch.device) -> int:
     except (OSError, IndexError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def tune(device: torch.device, exact: bool = False, benchmark: bool = False) -> None:
+    """Set up this process for inference on a device.
+
+    Args:
+        exact: no TF32 in convolutions on GPUs, which is torch's default.
+        benchmark: cuDNN tries its algorithms first.
+    """
+    torch.backends.cudnn.benchmark = benchmark
+    torch.backends.cudnn.allow_tf32 = not exact
+    if device.type == "cpu":
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep what it frees for what comes next.
+
+    Otherwise glibc hands large arrays back to the system at every release and gets them as fresh
+    pages, which must be cleared: up to a tenth of a frame's time.
+    """
+    change = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if change is not None:
+        change(_M_MMAP_MAX, 0)
+        change(_M_TRIM_THRESHOLD, -1)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:

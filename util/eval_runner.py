@@ -56,7 +56,6 @@ def run_eval(
     0: all masks are there; 1: some videos failed, the others' masks are there; 2: nothing was
     done; 130: interrupted.
     """
-    torch.backends.cudnn.benchmark = settings.benchmark
     try:
         ranks = join_ranks(settings.device, exchanges_on_cpu=True)
         videos = read_videos()

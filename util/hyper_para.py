@@ -263,6 +263,10 @@ class EvalSettings:
         "auto", "auto: float32, or with --amp the device's half precision"
     )
     amp: bool = knob(False, "half precision: float16 on GPUs, bfloat16 on CPUs")
+    exact: bool = knob(
+        False,
+        "float32 summed as torch does: no Winograd convolutions on CPUs, no TF32 on GPUs; slower",
+    )
     benchmark: bool = knob(False, "let cuDNN try its algorithms first, where all sizes are alike")
 
     @property

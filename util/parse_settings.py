@@ -284,6 +284,8 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
             f"--size {settings.size} times the largest of --scales is over {LARGEST_SIZE}: frames "
             "are resized to it before anything else."
         )
+    if settings.exact and (settings.amp or settings.precision not in ("auto", "float32")):
+        parser.error("--exact is float32: leave --amp and --precision away.")
     if settings.amp and settings.precision == "float32":
         parser.error("--amp and --precision float32 contradict each other.")
 
