@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.winograd import Library, library
+from model.native.library import library
+from model.native.winograd import Winograd
 
 
 def per_object(shared: torch.Tensor, num_objects: int) -> torch.Tensor:
@@ -29,7 +30,7 @@ def plus(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 class Packing(NamedTuple):
     """How convolutions run once they are packed."""
 
-    winograd: Library | None  # where the machine has it, and it is wanted
+    winograd: Winograd | None  # where the machine has it, and it is wanted
     precise: bool = False  # Winograd's products are float32, even of bfloat16
 
 
@@ -38,16 +39,16 @@ class _Packed(NamedTuple):
 
     weight: torch.Tensor
     bias: torch.Tensor | None
-    winograd: Library | None = None  # which the weights are for; else they are oneDNN's
+    winograd: Winograd | None = None  # which the weights are for; else they are oneDNN's
 
 
 class Conv2d(nn.Conv2d):
     """torch's, with relus, and an addend, before and behind it.
 
     After `pack` it is for inference on a CPU: 3x3 convolutions of stride 1 run by Winograd's
-    algorithm (winograd.py), where the machine can, and all others as oneDNN's with weights that
-    stay in the blocked layout that torch otherwise makes of them in every call. Addends cost no
-    pass of their own over the result.
+    algorithm (native/winograd.py), where the machine can, and all others as oneDNN's with weights
+    that stay in the blocked layout that torch otherwise makes of them in every call. Addends cost
+    no pass of their own over the result.
     """
 
     _packing: Packing | None = None
@@ -199,4 +200,5 @@ def find_packing(device: torch.device, dtype: torch.dtype, exact: bool = False) 
         return None
     if dtype not in (torch.float32, torch.bfloat16):
         return None
-    return Packing(None if exact else library())
+    made = None if exact else library()
+    return Packing(made and made.winograd)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from model.native.best_rows import BestRows
+from model.native.library import library
 from util.devices import full_precision
 
 # Bytes of similarities held at once by an inference read, whatever the memory's length.
@@ -30,6 +32,10 @@ class Similarity:
     """
 
     is_distance: bool
+
+    def scale(self, key: torch.Tensor) -> float:
+        """key (B, N, CK) -> what dot products are multiplied by."""
+        return (2 if self.is_distance else 1) / math.sqrt(key.shape[-1])
 
     def offset(self, key: torch.Tensor) -> torch.Tensor | None:
         """key (B, N, CK) -> what a row adds to all its similarities, (B, 1, N), or None."""
@@ -56,10 +62,9 @@ class Similarity:
             key, query_key = key.float(), query_key.float()
             if not self.is_distance:
                 return query_key @ key.transpose(1, 2) / math.sqrt(key.shape[-1])
-            scale = 1 / math.sqrt(key.shape[-1])
             offset = self.offset(key) if offset is None else offset
             assert offset is not None
-            return torch.baddbmm(offset, query_key, key.transpose(1, 2), alpha=2 * scale)
+            return torch.baddbmm(offset, query_key, key.transpose(1, 2), alpha=self.scale(key))
 
 
 l2_similarity = Similarity(is_distance=True)
@@ -90,6 +95,10 @@ def read(
     Returns:
         (B, P, C) in the value's type: sum over n of softmax_n(similarity) * value_n.
     """
+    if kernel is None and top_k is not None:
+        finder = _finder_for(key, top_k)
+        if finder is not None:
+            return _read_found(finder, key, value, query_key, top_k, similarity)
     num_rows, num_queries = key.shape[1], query_key.shape[1]
     if torch.is_grad_enabled():
         block = num_queries  # autograd keeps every block anyway
@@ -105,6 +114,45 @@ def read(
             scores += _log_kernel(best, positions, kernel)
         parts.append(_read_block(scores, value, top_k))
         del scores  # free for the next block's
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _finder_for(key: torch.Tensor, top_k: int) -> BestRows | None:
+    """What finds the best rows of a long memory without holding all similarities, where it can."""
+    if torch.is_grad_enabled() or key.device.type != "cpu":
+        return None
+    # With fewer rows, most groups would be looked at twice.
+    made = library() if key.shape[1] >= 4 * top_k * _GROUP else None
+    suits = made is not None and all(made.best_rows.suits(part) for part in key)
+    return made.best_rows if made is not None and suits else None
+
+
+def _read_found(
+    finder: BestRows,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_key: torch.Tensor,
+    top_k: int,
+    similarity: Similarity,
+) -> torch.Tensor:
+    """`read` of a long memory."""
+    offset = similarity.offset(key)
+    largest = max(key.shape[1] // finder.group, top_k * finder.group)
+    block = max(1, _BLOCK_BYTES // (4 * largest))
+    parts = []
+    for queries in query_key.split(block, 1):
+        found = [
+            finder.find(
+                key[b],
+                queries[b],
+                top_k,
+                similarity.scale(key),
+                offset[b, 0] if offset is not None else None,
+            )
+            for b in range(len(key))
+        ]
+        best, rows = (torch.stack(tensors) for tensors in zip(*found, strict=True))
+        parts.append(gather_rows(value, rows, torch.softmax(best, -1)))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 

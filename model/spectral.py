@@ -22,9 +22,7 @@ _LEAST_KEPT = 1e-6
 class _Mix(Conv2d):
     """A 1x1 convolution of [real, imaginary] that can be taken apart."""
 
-    def take(
-        self, part: str, x: torch.Tensor, bias: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def take(self, part: str, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
         """`part` of the weight at work: what sees the real or the imaginary input (B, C, U, V), or
         what makes the real or the imaginary output of (B, 2C, U, V)."""
         return self._run(part, x.to(self.weight.dtype), bias)
@@ -77,7 +75,7 @@ class SpectralFilter(torch.nn.Module):
 
     def _filter(self, x: torch.Tensor, basis: _Basis) -> torch.Tensor:
         """float32 (B, C, h, w) -> what is added to it."""
-        batch, channels, height, width = x.shape
+        batch, channels, height = x.shape[:3]
         num_u, num_v = basis.num_bins
         rows = x.permute(0, 2, 3, 1)  # (B, h, w, C)
         rows = (basis.along_width @ rows).view(batch, 2 * height, num_v * channels)

@@ -15,7 +15,8 @@ from model.methods import build_network
 from model.network import NetworkSpec
 
 CPU = torch.device("cpu")
-PACKS = [False, True] if can_pack(CPU, torch.float32) else [False]
+# torch's own, oneDNN's, and with what this project compiles.
+PACKINGS = [None, find_packing(CPU, torch.float32, exact=True), find_packing(CPU, torch.float32)]
 
 
 def features(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -23,55 +24,63 @@ def features(*shape: int, seed: int = 0) -> torch.Tensor:
     return drawn.contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("packs", PACKS)
-@pytest.mark.parametrize(("adds", "relu"), [*itertools.product([False, True], [False, True])])
+@pytest.mark.parametrize("packing", PACKINGS)
+@pytest.mark.parametrize("channels", [6, 64])
+@pytest.mark.parametrize(
+    ("adds", "relu", "relu_first"), [*itertools.product([False, True], repeat=3)]
+)
 @pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2}, {"padding": 2, "dilation": 2}])
 def test_a_convolution_with_what_follows(
-    packs: bool, adds: bool, relu: bool, options: dict[str, int]
+    packing: Packing | None,
+    adds: bool,
+    relu: bool,
+    relu_first: bool,
+    channels: int,
+    options: dict[str, int],
 ) -> None:
-    plain = nn.Conv2d(6, 10, 3, **options)  # type: ignore[arg-type]
+    plain = nn.Conv2d(channels, channels, 3, **options)  # type: ignore[arg-type]
     conv = Conv2d.of(plain)
     assert conv.state_dict().keys() == plain.state_dict().keys()
-    if packs:
-        conv.pack()
+    conv.pack(packing)
     for height in (9, 12):  # packed for the first size, and used at another
-        x = features(2, 6, height, 11)
+        x = features(2, channels, height, 11)
         with torch.no_grad():
-            expected = plain(x)
+            expected = plain(F.relu(x) if relu_first else x)
             add = features(*expected.shape, seed=1) if adds else None
             kept = None if add is None else add.clone()
             expected = expected if add is None else expected + add
             expected = F.relu(expected) if relu else expected
-            result = conv(x, add=add, relu=relu)
+            result = conv(x, add=add, relu=relu, relu_first=relu_first)
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
         if add is not None:
             assert kept is not None
             assert torch.equal(add, kept), "the addend is the caller's"
 
 
-@pytest.mark.parametrize("packs", PACKS)
-def test_what_is_not_a_number_stays_so(packs: bool) -> None:
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_what_is_not_a_number_stays_so(packing: Packing | None) -> None:
     conv = Conv2d(2, 3, 1).requires_grad_(False)
     conv.weight[1] = float("nan")
-    if packs:
-        conv.pack()
+    conv.pack(packing)
     result = conv(features(1, 2, 4, 4), relu=True)
     assert result[:, 1].isnan().all()
     assert result[:, [0, 2]].isfinite().all()
 
 
-@pytest.mark.parametrize("packs", PACKS)
+@pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("num_objects", [1, 2, 5])
 @pytest.mark.parametrize("adds", [False, True])
-def test_what_objects_share_is_convolved_once(packs: bool, num_objects: int, adds: bool) -> None:
-    conv = JointConv2d(4 + 7, 8, 3, padding=1).requires_grad_(False)
-    own, shared = features(num_objects, 4, 6, 9), features(1, 7, 6, 9, seed=1)
-    add = features(num_objects, 8, 6, 9, seed=2) if adds else None
+@pytest.mark.parametrize("c", [1, 16])
+def test_what_objects_share_is_convolved_once(
+    packing: Packing | None, num_objects: int, adds: bool, c: int
+) -> None:
+    conv = JointConv2d(c * 4 + c * 7, c * 8, 3, padding=1).requires_grad_(False)
+    own, shared = features(num_objects, 4 * c, 6, 9), features(1, 7 * c, 6, 9, seed=1)
+    add = features(num_objects, 8 * c, 6, 9, seed=2) if adds else None
     both = torch.cat([own, shared.expand(num_objects, -1, -1, -1)], 1)
     expected = F.conv2d(both, conv.weight, conv.bias, padding=1)
     expected = F.relu(expected if add is None else expected + add)
-    if packs:
-        conv.pack()
+    conv.pack(packing)
     with torch.inference_mode():
         result = conv(own, shared, add=add, relu=True)
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)

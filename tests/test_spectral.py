@@ -6,7 +6,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from model.convolution import find_packing
 from model.losses import boundary_loss
 from model.methods import build_network
 from model.network import NetworkSpec
@@ -42,20 +44,46 @@ def test_it_passes_what_its_window_keeps(keeps_high: bool) -> None:
     torch.testing.assert_close(module(lost), lost, atol=1e-3, rtol=0)
 
 
-def test_it_stays_in_float32_in_half_precision() -> None:
+SIZES = [(30, 54), (31, 54), (8, 8), (1, 1), (2, 3), (9, 100), (90, 91), (74, 73), (75, 150)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("keeps_high", [True, False])
+def test_it_is_what_the_paper_says(size: tuple[int, int], keeps_high: bool) -> None:
+    torch.manual_seed(0)
+    module, x = SpectralFilter(4, keeps_high), torch.randn(2, 4, *size)
+    spectrum = torch.fft.fft2(x.double()) * module.window(*size, x.device)
+    parts = torch.cat([spectrum.real, spectrum.imag], 1)
+    for conv in (module.conv1, module.conv2):
+        assert conv.bias is not None
+        parts = F.conv2d(parts, conv.weight.double(), conv.bias.double())
+        parts = F.relu(parts) if conv is module.conv1 else parts
+    filtered = torch.fft.ifft2(torch.complex(*parts.chunk(2, 1))).real
+    expected = (x + filtered).float()
+    torch.testing.assert_close(module(x), expected, atol=2e-5, rtol=1e-5)
+    for conv in (module.conv1, module.conv2):
+        conv.pack(find_packing(x.device, x.dtype))
+    with torch.inference_mode():
+        result = module(x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(result, expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype: torch.dtype) -> None:
+    """Spectra leave float16's range: there the filters stay in float32."""
     torch.manual_seed(0)
     network = build_network(NetworkSpec("gsfm", "tiny"))
-    half = network.for_inference(torch.device("cpu"), torch.bfloat16)
+    half = network.for_inference(torch.device("cpu"), dtype)
     for module in (half.key_encoder.feature_filter, half.decoder.hfm):
         assert isinstance(module, SpectralFilter)
-        assert module.conv1.weight.dtype == torch.float32
-    assert half.dtype == torch.bfloat16
+        assert (module.conv1.weight.dtype == torch.float32) == (dtype == torch.float16)
+    assert half.dtype == dtype
     image = torch.randn(1, 3, 32, 48)
     whole = network.for_inference(torch.device("cpu"), torch.float32)
     with torch.inference_mode():
         expected = whole.encode_query(image).feat16
-        query = half.encode_query(image.bfloat16())
-        assert query.feat16.dtype == torch.bfloat16
+        query = half.encode_query(image.to(dtype))
+        assert query.feat16.dtype == dtype
         assert (query.feat16.float() - expected).abs().max() < 0.1 * expected.abs().max()
         with torch.autocast("cpu", torch.bfloat16):
             mixed = whole.encode_query(image).feat16

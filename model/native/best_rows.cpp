@@ -1,0 +1,105 @@
+// Which rows of memory are most similar to each query, without all similarities in memory at once.
+// best_rows.py calls it.
+//
+// Rows come in groups of kBlock. First the largest similarity of each group is found, then, of the
+// best groups alone, all similarities: the k best rows lie in the k best groups.
+
+#include <algorithm>
+#include <limits>
+
+#include "vectors.h"
+
+extern "C" {
+
+// Similarity of a row and a query: scale * dot product + the row's offset.
+struct Rows {
+  const float* key;     // (rows, channels)
+  const float* offset;  // (rows,) or null
+  const float* query;   // (queries, channels), and rows up to a multiple of kRows that may be read
+  int64_t rows, channels, queries;
+  double scale;
+  int64_t threads;
+};
+
+}
+
+namespace {
+
+constexpr float kNothing = -std::numeric_limits<float>::infinity();
+
+float largest(Vector v) {
+  float result = v[0];
+  for (int i = 1; i < kLanes; i++) result = v[i] > result ? v[i] : result;
+  return result;
+}
+
+}  // namespace
+
+extern "C" {
+
+// Rows of a group.
+int64_t rows_group() { return kBlock; }
+
+// Queries that the small matrix product takes.
+int64_t rows_step() { return kRows; }
+
+// -> (queries, groups)
+void rows_maxima(const Rows* r, float* maxima) {
+  const int64_t groups = (r->rows + kBlock - 1) / kBlock;
+  const float scale = r->scale;
+#pragma omp parallel num_threads(r->threads)
+  {
+    float* block = new float[r->channels * kBlock];
+#pragma omp for schedule(static)
+    for (int64_t group = 0; group < groups; group++) {
+      const int64_t first = group * kBlock;
+      const int64_t count = std::min<int64_t>(kBlock, r->rows - first);
+      float offset[kBlock], product[kRows * kBlock];
+      for (int64_t i = 0; i < kBlock; i++)
+        offset[i] = i >= count ? kNothing : r->offset ? r->offset[first + i] : 0.0f;
+      for (int64_t i = 0; i < kBlock; i++) {
+        const float* row = r->key + (first + i) * r->channels;
+        for (int64_t c = 0; c < r->channels; c++) block[c * kBlock + i] = i < count ? row[c] : 0;
+      }
+      for (int64_t q = 0; q < r->queries; q += kRows) {
+        multiply(r->query + q * r->channels, r->channels, block, product);
+        for (int64_t i = 0; i < std::min<int64_t>(kRows, r->queries - q); i++) {
+          Vector best = scale * load(product + i * kBlock) + load(offset);
+          for (int v = 1; v < kVectors; v++) {
+            const int at = v * kLanes;
+            const Vector next = scale * load(product + i * kBlock + at) + load(offset + at);
+            best = next > best ? next : best;
+          }
+          maxima[(q + i) * groups + group] = largest(best);
+        }
+      }
+    }
+    delete[] block;
+  }
+}
+
+// groups (queries, num) -> (queries, num, kBlock), minus infinity where there is no row.
+void rows_scores(const Rows* r, const int64_t* groups, int64_t num, float* scores) {
+#pragma omp parallel for num_threads(r->threads) schedule(static)
+  for (int64_t q = 0; q < r->queries; q++) {
+    const float* query = r->query + q * r->channels;
+    for (int64_t g = 0; g < num; g++) {
+      const int64_t first = groups[q * num + g] * kBlock;
+      float* out = scores + (q * num + g) * kBlock;
+      for (int64_t i = 0; i < kBlock; i++) {
+        if (first + i >= r->rows) {
+          out[i] = kNothing;
+          continue;
+        }
+        const float* row = r->key + (first + i) * r->channels;
+        Vector sum = {};
+        for (int64_t c = 0; c < r->channels; c += kLanes) sum += load(query + c) * load(row + c);
+        float dot = 0;
+        for (int v = 0; v < kLanes; v++) dot += sum[v];
+        out[i] = float(r->scale) * dot + (r->offset ? r->offset[first + i] : 0.0f);
+      }
+    }
+  }
+}
+
+}

@@ -1,0 +1,205 @@
+"""The compiled parts against torch, and what happens where they cannot be had."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.convolution import find_packing
+from model.matching import Similarity, read
+from model.methods import build_network
+from model.native.library import Library, library
+from model.network import NetworkSpec
+
+CPU = torch.device("cpu")
+MADE = library()
+needs_compiler = pytest.mark.skipif(MADE is None, reason="there is no C++ compiler")
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of compiled libraries of this test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    library.cache_clear()
+    yield tmp_path / "cache" / "vos"
+    library.cache_clear()
+
+
+def features(*shape: int, seed: int = 0) -> torch.Tensor:
+    drawn = torch.randn(*shape, generator=torch.manual_seed(seed))
+    return drawn.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else drawn
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 9), (33, 18)])
+@pytest.mark.parametrize(("channels", "out", "batch"), [(64, 64, 1), (80, 144, 3), (512, 512, 2)])
+def test_convolutions(channels: int, out: int, batch: int, size: tuple[int, int]) -> None:
+    assert MADE is not None
+    x, weight = (
+        features(batch, channels, *size),
+        features(out, channels, 3, 3) / (9 * channels) ** 0.5,
+    )
+    for bias, add, relu_before, relu_after in [
+        (None, None, False, False),
+        (features(out, seed=2), None, True, False),
+        (features(out, seed=2), features(batch, out, *size, seed=3), True, True),
+        (None, features(1, out, *size, seed=3), False, True),
+    ]:
+        expected = F.relu(x) if relu_before else x
+        expected = F.conv2d(expected.double(), weight.double(), padding=1)
+        expected = expected + (0 if bias is None else bias[:, None, None])
+        expected = (expected + (0 if add is None else add)).float()
+        expected = F.relu(expected) if relu_after else expected
+        options = bias, add, relu_before, relu_after
+        result = MADE.winograd.convolve(x, MADE.winograd.pack(weight), out, *options)
+        assert result.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(result, expected, atol=5e-5, rtol=1e-5)
+        half = [None if t is None else t.bfloat16() for t in (x, weight, add)]
+        assert half[0] is not None
+        assert half[1] is not None
+        for precise, tolerance in ((True, 0.04), (False, 0.12)):
+            packed = MADE.winograd.pack(half[1], precise)
+            result = MADE.winograd.convolve(
+                half[0], packed, out, bias, half[2], relu_before, relu_after
+            )
+            assert result.dtype == torch.bfloat16
+            torch.testing.assert_close(result.float(), expected, atol=tolerance, rtol=0.02)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_a_number_stays_so_and_stays_there(dtype: torch.dtype) -> None:
+    assert MADE is not None
+    x = features(1, 64, 12, 12).to(dtype)
+    x[0, 3, 0, 0] = float("nan")
+    packed = MADE.winograd.pack(features(64, 64, 3, 3).to(dtype))
+    result = MADE.winograd.convolve(x, packed, 64, relu_before=True, relu_after=True)
+    assert result[..., :2, :2].isnan().all()
+    assert result[..., 4:, 4:].isfinite().all()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("has_offset", "num_rows"), [(True, 6000), (False, 5121)])
+def test_the_best_rows(has_offset: bool, num_rows: int) -> None:
+    assert MADE is not None
+    key, query = features(num_rows, 48), features(29, 48, seed=1)
+    offset = features(num_rows, seed=2) if has_offset else None
+    best, rows = MADE.best_rows.find(key, query, 7, 0.3, offset)
+    scores = 0.3 * query.double() @ key.double().t()
+    scores = (scores if offset is None else scores + offset).float()
+    torch.testing.assert_close(best, scores.gather(1, rows), atol=1e-5, rtol=1e-5)
+    expected = scores.topk(7)
+    assert torch.equal(rows.sort(1).values, expected.indices.sort(1).values)
+
+
+@needs_compiler
+@pytest.mark.parametrize("is_distance", [True, False])
+@pytest.mark.parametrize("channels", [64, 13])
+def test_a_long_memory_is_read_as_torch_reads_it(
+    is_distance: bool, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks of queries too, and with keys that only torch can take."""
+    key, value = features(2, 3000, channels), features(2, 3000, 32, seed=1)
+    query, similarity = features(2, 50, channels, seed=2), Similarity(is_distance)
+    with torch.inference_mode():
+        expected = [read(k[None], v[None], q[None], 5, similarity) for k, v, q in
+                    zip(key, value, query, strict=True)]  # fmt: skip
+        monkeypatch.setattr("model.matching._BLOCK_BYTES", 4 * 5 * 64 * 20)
+        result = read(key, value, query, 5, similarity)
+        torch.testing.assert_close(result, torch.cat(expected), atol=1e-5, rtol=1e-4)
+        monkeypatch.setattr("model.matching.library", lambda: None)
+        result = read(key, value, query, 5, similarity)
+        torch.testing.assert_close(result, torch.cat(expected), atol=1e-5, rtol=1e-4)
+
+
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("model.native.shutil.which", lambda name: None)
+    return "no C++ compiler"
+
+
+def compiler_that_fails(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("CXX", "false")
+    return "does not build"
+
+
+def wrong_results(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(
+        "model.native.winograd.F.conv2d", lambda x, *_, **__: x.new_zeros(1, 80, 5, 7)
+    )
+    return "convolutions are wrong by"
+
+
+def other_system(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("model.native.sys.platform", "win32")
+    return "Linux alone"
+
+
+@pytest.mark.parametrize("spoil", [no_compiler, compiler_that_fails, wrong_results, other_system])
+def test_without_what_is_compiled_torch_does_it_all(
+    spoil: Callable[[pytest.MonkeyPatch], str],
+    empty_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if spoil is wrong_results and MADE is None:
+        pytest.skip("there is no C++ compiler")
+    said = spoil(monkeypatch)
+    assert library() is None
+    assert library() is None
+    (record,) = caplog.records  # once
+    assert said in record.getMessage()
+    monkeypatch.undo()
+    network = build_network(NetworkSpec("stcn", "tiny")).for_inference(CPU, torch.float32)
+    with torch.inference_mode():
+        assert network.encode_query(features(1, 3, 32, 48)).key.isfinite().all()
+
+
+@needs_compiler
+def test_it_is_compiled_once_for_a_machine(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(library(), Library)
+    (made,) = empty_cache.iterdir()
+    before = made.stat().st_mtime_ns
+    library.cache_clear()
+    monkeypatch.setattr("model.native.subprocess.run", None)  # it would fail
+    assert isinstance(library(), Library)
+    assert [made] == [*empty_cache.iterdir()]
+    assert made.stat().st_mtime_ns == before
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written(empty_cache: Path) -> None:
+    empty_cache.parent.write_text("a file where the folder should be")
+    assert isinstance(library(), Library)
+
+
+@needs_compiler
+def test_exact_networks_are_not_packed_for_it() -> None:
+    for exact, dtype in itertools.product((True, False), (torch.float32, torch.bfloat16)):
+        packing = find_packing(CPU, dtype, exact)
+        if packing is not None:
+            assert (packing.winograd is None) == exact
+
+
+def test_freed_memory_is_kept() -> None:
+    """In a process of its own, whose allocator it changes."""
+    code = (
+        "import torch; from util.devices import tune; from pathlib import Path\n"
+        "tune(torch.device('cpu'))\n"
+        "def resident(): return int(Path('/proc/self/statm').read_text().split()[1]) * 4096\n"
+        "x = torch.ones(50_000_000); before = resident(); del x\n"
+        "assert before - resident() < 20e6, before - resident()\n"
+    )
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc can be told")
+    root = Path(__file__).resolve().parents[1]
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
