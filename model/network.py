@@ -23,13 +23,17 @@ from model.encoders import KeyEncoder, OwnKeyEncoder, ValueEncoder
 from model.features import MemoryEntry, MemoryView, QueryFeatures, Rows, join_objects
 from model.matching import Similarity, read, to_rows
 from model.modules import RelationFusion
+from util.devices import total_memory
 
 # ImageNet's statistics, for RGB in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
-# Objects that encoder and decoder take at once: 255 of them at 480p would need tens of GB.
+# Objects that encoder and decoder take at once, at most: more are no faster.
 _OBJECTS_PER_PASS = 8
+# Of the memory of a machine or GPU, what they may take; and what an object takes, as tensors of the
+# decoder's widest features (GSFM's decoder, which takes most, has eleven).
+_MEMORY_SHARE, _TENSORS = 1 / 4, 12
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,8 @@ class Network(nn.Module):
                 `needs_next_image`.
         """
         others = masks.sum(1, keepdim=True) - masks
-        parts = zip(
-            masks.split(_OBJECTS_PER_PASS, 1), others.split(_OBJECTS_PER_PASS, 1), strict=True
-        )
+        size = self._objects_per_pass(query)
+        parts = zip(masks.split(size, 1), others.split(size, 1), strict=True)
         return join_objects([self.value_encoder(image, query, m, o, next_image) for m, o in parts])
 
     def read(
@@ -146,7 +149,8 @@ class Network(nn.Module):
         assert memory.latest is not None
         first = self._read_rows(memory.first, query, num_objects)
         latest = self._read_rows(memory.latest, query, num_objects)
-        return _in_passes(self.relations, readout, first, latest)
+        size = self._objects_per_pass(query)
+        return _in_passes(size, self.relations, readout, first, latest)
 
     def _read_rows(
         self,
@@ -167,7 +171,17 @@ class Network(nn.Module):
 
     def decode(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
         """readout (B, O, CV, h, w) -> float32 logits (B, O, H, W), each object for itself."""
-        return _in_passes(lambda part: self.decoder(part, query).logits, readout)
+        size = self._objects_per_pass(query)
+        return _in_passes(size, lambda part: self.decoder(part, query).logits, readout)
+
+    def _objects_per_pass(self, query: QueryFeatures) -> int:
+        """Of the machine as it is, not of what is free just now, so that runs repeat exactly."""
+        if torch.is_grad_enabled():
+            return 255
+        feature = query.feat4[:, :1]
+        wide = self.decoder.pred.in_channels * feature.numel() * feature.element_size()
+        budget = _MEMORY_SHARE * total_memory(feature.device)
+        return max(1, min(_OBJECTS_PER_PASS, int(budget / (_TENSORS * wide))))
 
     def train(self, mode: bool = True) -> Network:
         """As usual, save that batch norms always use their running statistics, as published."""
@@ -217,11 +231,11 @@ def to_channels_last(network: Network) -> Network:
     return network
 
 
-def _in_passes(run: Callable[..., torch.Tensor], *objects: torch.Tensor) -> torch.Tensor:
-    """Run on tensors (B, O, ...), so many objects at a time that a pass fits into memory."""
-    if objects[0].shape[1] <= _OBJECTS_PER_PASS:
+def _in_passes(size: int, run: Callable[..., torch.Tensor], *objects: torch.Tensor) -> torch.Tensor:
+    """Run on tensors (B, O, ...), `size` objects at a time."""
+    if objects[0].shape[1] <= size:
         return run(*objects)
-    parts = zip(*(t.split(_OBJECTS_PER_PASS, 1) for t in objects), strict=True)
+    parts = zip(*(t.split(size, 1) for t in objects), strict=True)
     return torch.cat([run(*part) for part in parts], 1)
 
 

@@ -79,7 +79,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.child is not None:
         method, objects, precision = arguments.child
-        print(json.dumps(measure(arguments, method, int(objects), precision)))
+        try:
+            print(json.dumps(measure(arguments, method, int(objects), precision)))
+        except (ValueError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         return 0
     given = sys.argv[1:] if argv is None else argv
     runs = [

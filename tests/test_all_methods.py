@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -118,10 +119,22 @@ def test_nothing_comes_after_the_last_frame(method: str) -> None:
 def test_many_objects_in_passes(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, policy = ready(method)
     whole = run(InferenceCore(network, policy, 5), {0: [1, 2, 3]})
-    monkeypatch.setattr(model.network, "_OBJECTS_PER_PASS", 2)
-    parts = run(InferenceCore(network, policy, 5), {0: [1, 2, 3]})
-    for t in range(NUM_FRAMES):
-        torch.testing.assert_close(whole[t], parts[t], rtol=1e-4, atol=1e-5)
+    sizes = []
+    inner = model.network._in_passes
+
+    def spy(size: int, *rest: Any) -> torch.Tensor:
+        sizes.append(size)
+        return inner(size, *rest)
+
+    monkeypatch.setattr(model.network, "_in_passes", spy)
+    # Where there is room for less than one, one is taken.
+    for name, value, size in (("_OBJECTS_PER_PASS", 2, 2), ("total_memory", lambda _: 2**16, 1)):
+        monkeypatch.setattr(model.network, name, value)
+        parts = run(InferenceCore(network, policy, 5), {0: [1, 2, 3]})
+        assert {*sizes} == {size}
+        sizes.clear()
+        for t in range(NUM_FRAMES):
+            torch.testing.assert_close(whole[t], parts[t], rtol=1e-4, atol=1e-5)
 
 
 @each_method

@@ -9,7 +9,7 @@ import pytest
 
 from datasets.protocols import select_davis
 from datasets.scoring import score
-from scripts import bench_data, bench_scores, bench_train
+from scripts import bench_data, bench_inference, bench_scores, bench_train, precisions
 
 
 def test_samples(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,3 +84,32 @@ def test_scores(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"not the same: {name} 1" in capsys.readouterr().err
     assert bench_scores.main(["--davis_path", str(tmp_path / "none")]) == 2
     assert "DAVIS 2017 val is not in" in capsys.readouterr().err
+
+
+def test_precisions(
+    synthetic: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--davis_path", str(synthetic / "DAVIS"), "--model", str(tiny_weights)]
+    path = tmp_path / "precisions.json"
+    flags += ["--device", "cpu", "--year", "2017", "--frames", "3", "--json", str(path)]
+    assert precisions.main(flags) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert rows["float32"]["mean IoU"] == 1
+    assert rows["exact"]["mean IoU"] > 0.99
+    assert 0.5 < rows["half"]["mean IoU"] < 1
+    assert all(row["FPS"] > 0 and len(row["IoU"]) == 2 for row in rows.values())
+    assert "bfloat16" in capsys.readouterr().out
+    assert precisions.main([*flags[:2], "--model", "nowhere.pth"]) == 2
+
+
+def test_inference(tmp_path: Path) -> None:
+    flags = "--methods gsfm --objects 2 --precision half --net_size tiny --frames 3 --height 48"
+    argv = [*flags.split(), "--width", "64", "--device", "cpu", "--output", str(tmp_path)]
+    assert bench_inference.main([*argv, "--mem_capacity", "1"]) == 2
+    assert bench_inference.main([*argv, "--repeats", "1", "--mem_capacity", "2"]) == 0
+    content = json.loads((tmp_path / "speed.json").read_text())
+    (row,) = content["rows"]
+    assert row["units"] == pytest.approx(sum(row["ms"]) / 3 / row["unit_ms"])
+    assert (row["method"], row["precision"], len(row["ms"])) == ("gsfm", "bfloat16", 3)
+    assert 0 < sum(row["stages_ms"].values()) < sum(row["ms"]) / 3
+    assert (tmp_path / "speed.png").stat().st_size > 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import resource
@@ -24,6 +25,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 _JOIN_SECONDS = 1800
 # A process with short videos waits so long for one with long ones.
 _EVALUATION_TIME = timedelta(days=30)
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container's own, on Linux
 # Of mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 PRECISIONS = ("auto", *_DTYPES)
@@ -95,6 +97,20 @@ def peak_memory(device: torch.device) -> int:
     except (OSError, IndexError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+@functools.cache
+def total_memory(device: torch.device) -> int:
+    """Bytes that a device has, used ones included; on a CPU no more than the process may use."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(total, int(_CONTAINER_LIMIT.read_text()))
+    except (OSError, ValueError):  # none, or "max"
+        return total
 
 
 def tune(device: torch.device, exact: bool = False, benchmark: bool = False) -> None:
