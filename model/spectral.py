@@ -84,7 +84,7 @@ class SpectralFilter(torch.nn.Module):
         hidden, twin = self._convolve_twins(real, imaginary, basis)
         bias = _bias(self.conv2)
         real = self.conv2.take("real out", hidden + twin, 2 * bias[:channels])
-        imaginary = self.conv2.take("imaginary out", hidden.sub_(twin))
+        imaginary = self.conv2.take("imaginary out", hidden - twin)
         corner = None
         if basis.is_partial:  # all other bins hold what they make of nothing
             nothing = F.relu(_bias(self.conv1))[None, :, None, None]

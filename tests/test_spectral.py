@@ -60,7 +60,15 @@ def test_it_is_what_the_paper_says(size: tuple[int, int], keeps_high: bool) -> N
         parts = F.relu(parts) if conv is module.conv1 else parts
     filtered = torch.fft.ifft2(torch.complex(*parts.chunk(2, 1))).real
     expected = (x + filtered).float()
-    torch.testing.assert_close(module(x), expected, atol=2e-5, rtol=1e-5)
+    result = module(x)
+    torch.testing.assert_close(result, expected, atol=2e-5, rtol=1e-5)
+    weights = [*module.parameters()]
+    coefficients = torch.randn_like(x)
+    gradients = [
+        torch.autograd.grad((answer * coefficients).sum(), weights) for answer in (result, expected)
+    ]
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
     for conv in (module.conv1, module.conv2):
         conv.pack(find_packing(x.device, x.dtype))
     with torch.inference_mode():
