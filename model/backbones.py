@@ -94,7 +94,8 @@ class _FoldedBlock(nn.Module):
         *convs, last = self.convs
         for conv in convs:
             x = conv(x, relu=True)
-        return last(x, add=shortcut, relu=True)
+        # The shortcut is the block's own, or the result of the block before, which ends here.
+        return last(x, add=shortcut, relu=True, spends_add=True)
 
 
 def _stage(

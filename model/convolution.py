@@ -89,13 +89,15 @@ class Conv2d(nn.Conv2d):
         add: torch.Tensor | None = None,
         relu: bool = False,
         relu_first: bool = False,
+        spends_add: bool = False,
     ) -> torch.Tensor:
         """x (B, in_channels, h, w), add (B, out_channels, h', w') -> that shape.
 
         add: added to the convolution, before the relu.
         relu_first: of x.
+        spends_add: nobody needs the addend any more: the result may take its place.
         """
-        return self._run("whole", x, self.bias, add, relu, relu_first)
+        return self._run("whole", x, self.bias, add, relu, relu_first, spends_add)
 
     def _run(
         self,
@@ -105,6 +107,7 @@ class Conv2d(nn.Conv2d):
         add: torch.Tensor | None = None,
         relu: bool = False,
         relu_first: bool = False,
+        spends_add: bool = False,
     ) -> torch.Tensor:
         """Convolve with the part of the weight that sees x."""
         if self._packing is None:
@@ -121,13 +124,16 @@ class Conv2d(nn.Conv2d):
             return packed.winograd.convolve(x, packed.weight, out, bias, add, relu_first, relu)
         x = F.relu(x) if relu_first else x
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
-        run = torch.ops.mkldnn._convolution_pointwise
+        ops = torch.ops.mkldnn
         if add is None:
-            result = run(x, packed.weight, bias, *place, "none", [], "")
-        else:
-            layout = torch.channels_last
-            add = add.expand(x.shape[0], *add.shape[1:]).contiguous(memory_format=layout)
-            result = run.binary(x, add, packed.weight, bias, *place, "add", 1.0, None, [], "")
+            result = ops._convolution_pointwise(x, packed.weight, bias, *place, "none", [], "")
+        else:  # oneDNN adds to what is there; its sum of three takes several times as long
+            add = add.expand(x.shape[0], *add.shape[1:])
+            into = torch.Tensor.contiguous if spends_add else torch.Tensor.clone
+            result = ops._convolution_pointwise_.binary(
+                into(add, memory_format=torch.channels_last), x, packed.weight, bias, *place,
+                "add", 1.0, None, [], "",
+            )  # fmt: skip
         # oneDNN's own relu makes 0 of a NaN, which would hide broken weights and overflows.
         return F.relu_(result) if relu else result
 
@@ -194,7 +200,7 @@ def find_packing(device: torch.device, dtype: torch.dtype, exact: bool = False) 
     """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return None
-    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise_"):
         return None
     if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
