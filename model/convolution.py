@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.native.library import library
+from model.native.library import Library, library
 from model.native.winograd import Winograd
 
 
@@ -27,11 +27,26 @@ def plus(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return x + other if torch.is_grad_enabled() else x.add_(other)
 
 
+def add_enlarged(x: torch.Tensor, skip: torch.Tensor, packing: Packing | None) -> torch.Tensor:
+    """x (B*O, C, h, w) at twice the size, bilinear, plus skip (B, C, 2h, 2w) of each sample.
+
+    packing: of the convolutions around.
+    """
+    native = packing and packing.native
+    if native is not None and len(skip) in (1, len(x)) and native.enlarge.suits(x):
+        return native.enlarge(x, skip)
+    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    return plus(x, per_object(skip, len(x) // len(skip)))
+
+
 class Packing(NamedTuple):
     """How convolutions run once they are packed."""
 
-    winograd: Winograd | None  # where the machine has it, and it is wanted
+    native: Library | None  # what is compiled, where the machine has it and it is wanted
     precise: bool = False  # Winograd's products are float32, even of bfloat16
+
+    def __deepcopy__(self, memo: dict) -> Packing:
+        return self  # networks are copied, what is compiled is not
 
 
 class _Packed(NamedTuple):
@@ -51,7 +66,7 @@ class Conv2d(nn.Conv2d):
     no pass of their own over the result.
     """
 
-    _packing: Packing | None = None
+    packing: Packing | None = None
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> Conv2d:
@@ -73,13 +88,13 @@ class Conv2d(nn.Conv2d):
 
     def pack(self, packing: Packing | None) -> None:
         """Prepare for inference on a CPU, with these weights; or go back to torch's convolution."""
-        self._packing = packing
+        self.packing = packing
         self._packed: dict[str, _Packed] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which pack for themselves: packed weights cannot be copied."""
         state = self.__dict__.copy()
-        if self._packing is not None:
+        if self.packing is not None:
             state["_packed"] = {}
         return state
 
@@ -110,7 +125,7 @@ class Conv2d(nn.Conv2d):
         spends_add: bool = False,
     ) -> torch.Tensor:
         """Convolve with the part of the weight that sees x."""
-        if self._packing is None:
+        if self.packing is None:
             x = F.relu(x) if relu_first else x
             result = self._conv_forward(x, self._weight_of(part, x), bias)
             result = result if add is None else plus(result, add)
@@ -141,12 +156,13 @@ class Conv2d(nn.Conv2d):
         return self.weight
 
     def _pack(self, part: str, x: torch.Tensor) -> _Packed:
-        assert self._packing is not None
+        assert self.packing is not None
         weight = self._weight_of(part, x).detach()
-        winograd = self._packing.winograd
+        native = self.packing.native
+        winograd = native and native.winograd
         if winograd is not None and self._is_plain() and winograd.suits(weight):
             bias = None if self.bias is None else self.bias.detach().float()
-            packed = winograd.pack(weight, self._packing.precise)
+            packed = winograd.pack(weight, self.packing.precise)
             return _Packed(packed, bias, winograd)
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
         run = torch.ops.mkldnn._reorder_convolution_weight
@@ -206,5 +222,4 @@ def find_packing(device: torch.device, dtype: torch.dtype, exact: bool = False) 
         return None
     if dtype not in (torch.float32, torch.bfloat16):
         return None
-    made = None if exact else library()
-    return Packing(made and made.winograd)
+    return Packing(None if exact else library())

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.convolution import Conv2d, JointConv2d, per_object, plus
+from model.convolution import Conv2d, JointConv2d, add_enlarged, per_object
 
 
 class ResBlock(nn.Module):
@@ -91,11 +91,8 @@ class UpsampleBlock(nn.Module):
 
         The skip convolution sees the image alone, so it runs once for all objects.
         """
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        num_objects = x.shape[0] // skip.shape[0]
-        if num_objects == 1:
-            return self.out_conv(self.skip_conv(skip, add=x))
-        return self.out_conv(plus(x, per_object(self.skip_conv(skip), num_objects)))
+        skip = self.skip_conv(skip)
+        return self.out_conv(add_enlarged(x, skip, self.skip_conv.packing))
 
 
 class RefinedUpsampleBlock(nn.Module):
@@ -109,10 +106,8 @@ class RefinedUpsampleBlock(nn.Module):
 
     def forward(self, skip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """See UpsampleBlock."""
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        num_objects = x.shape[0] // skip.shape[0]
         skip = self.skip_conv2(self.skip_conv1(skip))
-        return self.out_conv(plus(x, per_object(skip, num_objects)))
+        return self.out_conv(add_enlarged(x, skip, self.skip_conv1.packing))
 
 
 class _Atrous(nn.Module):

@@ -87,6 +87,21 @@ def test_what_is_not_a_number_stays_so_and_stays_there(dtype: torch.dtype) -> No
 
 
 @needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (2, 5), (7, 4)])
+def test_enlarging(size: tuple[int, int], dtype: torch.dtype) -> None:
+    assert MADE is not None
+    x = features(3, 48, *size)
+    for batch in (1, 3):
+        skip = features(batch, 48, 2 * size[0], 2 * size[1], seed=1)
+        expected = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False) + skip
+        result = MADE.enlarge(x.to(dtype), skip.to(dtype))
+        assert result.dtype == dtype
+        tolerance = 1e-5 if dtype == torch.float32 else 0.05
+        torch.testing.assert_close(result.float(), expected, atol=tolerance, rtol=0)
+
+
+@needs_compiler
 @pytest.mark.parametrize(("has_offset", "num_rows"), [(True, 6000), (False, 5121)])
 def test_the_best_rows(has_offset: bool, num_rows: int) -> None:
     assert MADE is not None
@@ -187,7 +202,7 @@ def test_exact_networks_are_not_packed_for_it() -> None:
     for exact, dtype in itertools.product((True, False), (torch.float32, torch.bfloat16)):
         packing = find_packing(CPU, dtype, exact)
         if packing is not None:
-            assert (packing.winograd is None) == exact
+            assert (packing.native is None) == exact
 
 
 def test_freed_memory_is_kept() -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("winograd.cpp", "best_rows.cpp")
+_SOURCES = ("winograd.cpp", "best_rows.cpp", "enlarge.cpp")
 _HEADERS = ("vectors.h",)
 _OPTIONS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _COMPILERS = ("c++", "g++", "clang++")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from model.native import build
 from model.native.best_rows import BestRows
+from model.native.enlarge import Enlarger
 from model.native.winograd import Winograd
 
 logger = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ class Library(NamedTuple):
 
     winograd: Winograd
     best_rows: BestRows
+    enlarge: Enlarger
 
 
 @functools.cache
@@ -25,7 +27,7 @@ def library() -> Library | None:
     """What is compiled for this machine; None, with a warning, where it cannot be had."""
     try:
         made = build()
-        return Library(Winograd(made), BestRows(made))
+        return Library(Winograd(made), BestRows(made), Enlarger(made))
     except (OSError, ValueError) as error:
         logger.warning(
             "torch computes without this project's C++, which takes two to three times as long "

@@ -45,9 +45,6 @@ class Winograd:
         self._has_half = bool(self._functions.winograd_has_half())
         self._check()
 
-    def __deepcopy__(self, memo: dict) -> Winograd:
-        return self  # networks are copied, this is not
-
     def suits(self, weight: torch.Tensor) -> bool:
         """Whether weights (out, in, 3, 3) have numbers of channels that this machine can take."""
         out, channels = weight.shape[:2]

@@ -1,0 +1,61 @@
+"""Twice the size, and a sum, in one pass on CPUs: see enlarge.cpp."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+import torch.nn.functional as F
+
+from model.native import pointer
+
+
+class _Enlargement(ctypes.Structure):
+    """The C++ struct of the same name."""
+
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("x", "skip", "y")),
+        *((name, ctypes.c_int64) for name in ("batch", "height", "width", "channels")),
+        *((name, ctypes.c_int64) for name in ("skip_batch", "is_half", "threads")),
+    ]
+
+
+class Enlarger:
+    """The compiled function.
+
+    Raises:
+        ValueError: it does not compute what torch does.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._run = library.enlarge_run
+        self._run.restype, self._run.argtypes = None, [ctypes.POINTER(_Enlargement)]
+        x, skip = (torch.linspace(-1, 1, n).view(s) for n, s in ((384, (2, 64, 1, 3)),
+                                                                 (768, (1, 64, 2, 6))))  # fmt: skip
+        expected = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False) + skip
+        if not torch.allclose(self(x, skip), expected, atol=1e-5):
+            raise ValueError("enlarged features are wrong.")
+
+    def suits(self, x: torch.Tensor) -> bool:
+        """Whether features (B, C, h, w) can be enlarged."""
+        return x.shape[1] % 16 == 0 and x.dtype in (torch.float32, torch.bfloat16)
+
+    def __call__(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """x (B, C, h, w) at twice the size, bilinear, plus skip (B, C, 2h, 2w) or (1, ...).
+
+        Both have x's type, and so has the result, which is channels-last.
+        """
+        batch, channels, height, width = x.shape
+        x = x.contiguous(memory_format=torch.channels_last)
+        skip = skip.contiguous(memory_format=torch.channels_last)
+        y = torch.empty(
+            (batch, channels, 2 * height, 2 * width),
+            dtype=x.dtype,
+            memory_format=torch.channels_last,
+        )
+        call = _Enlargement(
+            pointer(x), pointer(skip), pointer(y), batch, height, width, channels,
+            len(skip), x.dtype == torch.bfloat16, torch.get_num_threads(),
+        )  # fmt: skip
+        self._run(ctypes.byref(call))
+        return y
