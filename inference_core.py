@@ -292,6 +292,8 @@ class InferenceCore:
 class Sessions:
     """Fresh cores, video after video, from one network and the settings of an eval script.
 
+    On a CPU it has this process keep the memory that it frees (see `util.devices.tune`).
+
     Args:
         network: in the place of the weights in `settings.model`.
     """

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.native.library import Library, library
-from model.native.winograd import Winograd
+from model.native.winograd import Weights
 
 
 def per_object(shared: torch.Tensor, num_objects: int) -> torch.Tensor:
@@ -45,16 +45,20 @@ class Packing(NamedTuple):
     native: Library | None  # what is compiled, where the machine has it and it is wanted
     precise: bool = False  # Winograd's products are float32, even of bfloat16
 
-    def __deepcopy__(self, memo: dict) -> Packing:
-        return self  # networks are copied, what is compiled is not
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and pickles of networks: what is compiled is each process's own."""
+        return _restore, (self.native is not None, self.precise)
+
+
+def _restore(is_native: bool, precise: bool) -> Packing:
+    return Packing(library() if is_native else None, precise)
 
 
 class _Packed(NamedTuple):
-    """Weights laid out, and a bias, for one part of a convolution's input."""
+    """Weights laid out for one part of a convolution's input, one way or the other."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    winograd: Winograd | None = None  # which the weights are for; else they are oneDNN's
+    winograd: Weights | None = None
+    onednn: torch.Tensor | None = None
 
 
 class Conv2d(nn.Conv2d):
@@ -87,7 +91,10 @@ class Conv2d(nn.Conv2d):
         return made
 
     def pack(self, packing: Packing | None) -> None:
-        """Prepare for inference on a CPU, with these weights; or go back to torch's convolution."""
+        """Prepare for inference on a CPU, with these weights; or go back to torch's convolution.
+
+        Weights that change later are not seen: pack again.
+        """
         self.packing = packing
         self._packed: dict[str, _Packed] = {}
 
@@ -125,7 +132,7 @@ class Conv2d(nn.Conv2d):
         spends_add: bool = False,
     ) -> torch.Tensor:
         """Convolve with the part of the weight that sees x."""
-        if self.packing is None:
+        if self.packing is None or (torch.is_grad_enabled() and x.requires_grad):
             x = F.relu(x) if relu_first else x
             result = self._conv_forward(x, self._weight_of(part, x), bias)
             result = result if add is None else plus(result, add)
@@ -134,19 +141,19 @@ class Conv2d(nn.Conv2d):
         if packed is None:
             packed = self._packed[part] = self._pack(part, x)
         if packed.winograd is not None:
-            bias = None if bias is None else packed.bias
-            out = self.out_channels
-            return packed.winograd.convolve(x, packed.weight, out, bias, add, relu_first, relu)
+            assert self.packing.native is not None
+            convolve = self.packing.native.winograd.convolve
+            return convolve(x, packed.winograd, bias, add, relu_first, relu)
         x = F.relu(x) if relu_first else x
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
         ops = torch.ops.mkldnn
         if add is None:
-            result = ops._convolution_pointwise(x, packed.weight, bias, *place, "none", [], "")
+            result = ops._convolution_pointwise(x, packed.onednn, bias, *place, "none", [], "")
         else:  # oneDNN adds to what is there; its sum of three takes several times as long
             add = add.expand(x.shape[0], *add.shape[1:])
             into = torch.Tensor.contiguous if spends_add else torch.Tensor.clone
             result = ops._convolution_pointwise_.binary(
-                into(add, memory_format=torch.channels_last), x, packed.weight, bias, *place,
+                into(add, memory_format=torch.channels_last), x, packed.onednn, bias, *place,
                 "add", 1.0, None, [], "",
             )  # fmt: skip
         # oneDNN's own relu makes 0 of a NaN, which would hide broken weights and overflows.
@@ -159,14 +166,11 @@ class Conv2d(nn.Conv2d):
         assert self.packing is not None
         weight = self._weight_of(part, x).detach()
         native = self.packing.native
-        winograd = native and native.winograd
-        if winograd is not None and self._is_plain() and winograd.suits(weight):
-            bias = None if self.bias is None else self.bias.detach().float()
-            packed = winograd.pack(weight, self.packing.precise)
-            return _Packed(packed, bias, winograd)
+        if native is not None and self._is_plain() and native.winograd.suits(weight):
+            return _Packed(winograd=native.winograd.pack(weight, self.packing.precise))
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
         run = torch.ops.mkldnn._reorder_convolution_weight
-        return _Packed(run(weight, *place, [*x.shape]), self.bias)
+        return _Packed(onednn=run(weight, *place, [*x.shape]))
 
     def _is_plain(self) -> bool:
         """Whether this is a 3x3 convolution that keeps the size, without further ado."""

@@ -85,6 +85,14 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         return 0
+    if arguments.repeats < 1 or (arguments.frames is not None and arguments.frames < 3):
+        parser.error("--repeats must be at least 1, --frames at least 3")
+    try:
+        device = pick_device(arguments.device)
+        make_clip(3, arguments.height, arguments.width, max(arguments.objects), seed=0)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     given = sys.argv[1:] if argv is None else argv
     runs = [
         (method, objects, precision)
@@ -94,9 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     ]
     rows: list[dict[str, Any]] = []
     settings = {name: str(value) for name, value in vars(arguments).items()}
-    arguments.output.mkdir(parents=True, exist_ok=True)
     io_ms = measure_io(arguments.height, arguments.width)
-    device = pick_device(arguments.device)
     print(HEADER)
     for run in progressbar.progressbar(runs, redirect_stdout=True):
         command = [sys.executable, __file__, *given, "--child", *map(str, run)]

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import progressbar
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,7 +26,6 @@ from datasets.davis import davis_2016, davis_2017
 from datasets.video import Video
 from inference_core import Sessions
 from model.checkpoint import load_for_evaluation
-from util.devices import tune
 from util.files import write_json
 from util.hyper_para import EvalSettings
 from util.metrics import region_similarity
@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures here")
     arguments = parser.parse_args(argv)
     if arguments.frames is not None and arguments.frames < 2:
-        parser.error("--frames must be at least 2")
+        parser.error("--frames must be at least 2: the first one is given")
+    if arguments.json and arguments.json.is_dir():
+        parser.error(f"--json {arguments.json} is a folder: name a file")
     try:
         settings = EvalSettings(model=arguments.model, output="-", device=arguments.device)
         read = davis_2016 if arguments.year == 2016 else davis_2017
@@ -106,7 +108,7 @@ def measure(
 
 def _step(tracker: Tracker, sessions: Sessions, video: Video, index: int) -> np.ndarray:
     """(h, w) uint8 labels of a frame."""
-    tune(sessions.device, sessions.settings.exact)  # what the sessions before left is theirs
+    torch.backends.cudnn.allow_tf32 = not sessions.settings.exact
     frame = video[index]
     prob = tracker.step(frame.image, frame.new_labels)
     assert prob is not None

@@ -106,6 +106,9 @@ def test_inference(tmp_path: Path) -> None:
     flags = "--methods gsfm --objects 2 --precision half --net_size tiny --frames 3 --height 48"
     argv = [*flags.split(), "--width", "64", "--device", "cpu", "--output", str(tmp_path)]
     assert bench_inference.main([*argv, "--mem_capacity", "1"]) == 2
+    for wrong in (["--repeats", "0"], ["--frames", "2"], ["--height", "7"], ["--device", "foo"]):
+        with pytest.raises(SystemExit):
+            bench_inference.main([*argv, *wrong])
     assert bench_inference.main([*argv, "--repeats", "1", "--mem_capacity", "2"]) == 0
     content = json.loads((tmp_path / "speed.json").read_text())
     (row,) = content["rows"]

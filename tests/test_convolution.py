@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 
 import pytest
 import torch
@@ -96,6 +97,16 @@ def test_gradients_flow_to_what_objects_share() -> None:
     assert conv.weight.grad is not None
 
 
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_gradients_pass_packed_convolutions(packing: Packing | None) -> None:
+    conv = Conv2d(64, 64, 3, padding=1).requires_grad_(False)
+    conv.pack(packing)
+    x = features(1, 64, 4, 4).requires_grad_()
+    conv(x, relu=True, relu_first=True).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("method", ["stcn", "gsfm", "qdmn", "rde", "imsfr"])
 def test_a_network_for_inference_can_be_copied_and_made_again(method: str) -> None:
     network = build_network(NetworkSpec(method, "tiny")).for_inference(CPU, torch.float32)
@@ -104,5 +115,7 @@ def test_a_network_for_inference_can_be_copied_and_made_again(method: str) -> No
         expected = network.encode_query(image).key
         for other in (copy.deepcopy(network), network.for_inference(CPU, torch.float32)):
             torch.testing.assert_close(other.encode_query(image).key, expected)
+        restored = pickle.loads(pickle.dumps(network))
+        torch.testing.assert_close(restored.encode_query(image).key, expected)
         half = network.for_inference(CPU, torch.bfloat16)
         assert half.encode_query(image.bfloat16()).key.dtype == torch.bfloat16

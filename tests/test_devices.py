@@ -12,6 +12,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from inference_core import Sessions
+from model.methods import build_network
+from model.network import NetworkSpec
 from util.devices import (
     Ranks,
     autocast,
@@ -21,7 +24,11 @@ from util.devices import (
     mean_over_ranks,
     pick_device,
     pick_dtype,
+    total_memory,
+    tune,
 )
+from util.hyper_para import EvalSettings
+from util.parse_settings import parse_eval
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
@@ -146,3 +153,32 @@ def test_ranks_come_from_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         leave_ranks()
     assert not dist.is_initialized()
+
+
+def test_tuning_for_inference(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("benchmark", "allow_tf32"):
+        monkeypatch.setattr(torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+    torch.backends.cudnn.allow_tf32 = True
+    for exact, benchmark in ((False, True), (True, False), (False, False)):
+        tune(CUDA, exact, benchmark)
+        assert torch.backends.cudnn.benchmark == benchmark
+        assert torch.backends.cudnn.allow_tf32 == (not exact and benchmark), "it only goes down"
+
+
+def test_the_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = total_memory.__wrapped__(CPU)
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("util.devices._CONTAINER_LIMIT", limit)
+    for text, expected in (("1000000\n", 10**6), ("max\n", None), (f"{2**60}\n", None)):
+        limit.write_text(text)
+        found = total_memory.__wrapped__(CPU)
+        assert found == expected if expected else found >= whole
+
+
+def test_exact_is_float32() -> None:
+    settings = EvalSettings(device="cpu", exact=True, amp=True)
+    with pytest.raises(ValueError, match="exact is float32"):
+        Sessions(settings, network=build_network(NetworkSpec("stcn", "tiny")))
+    for flags in (["--amp"], ["--precision", "bfloat16"]):
+        with pytest.raises(SystemExit):
+            parse_eval("davis", ["--model", "m.pth", "--output", "o", "--exact", *flags])

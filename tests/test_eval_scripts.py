@@ -424,6 +424,7 @@ def test_a_video_that_changed_is_segmented_again(
         ("--mem_every 4", "mem_every was 5 and is 4"),
         ("--include_last", "include_last was False and is True"),
         ("--amp", "amp was False and is True"),
+        ("--exact", "exact was False and is True"),
     ],
 )
 def test_another_run_into_the_same_folder_is_refused(

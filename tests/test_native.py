@@ -59,7 +59,7 @@ def test_convolutions(channels: int, out: int, batch: int, size: tuple[int, int]
         expected = (expected + (0 if add is None else add)).float()
         expected = F.relu(expected) if relu_after else expected
         options = bias, add, relu_before, relu_after
-        result = MADE.winograd.convolve(x, MADE.winograd.pack(weight), out, *options)
+        result = MADE.winograd.convolve(x, MADE.winograd.pack(weight), *options)
         assert result.is_contiguous(memory_format=torch.channels_last)
         torch.testing.assert_close(result, expected, atol=5e-5, rtol=1e-5)
         half = [None if t is None else t.bfloat16() for t in (x, weight, add)]
@@ -67,9 +67,7 @@ def test_convolutions(channels: int, out: int, batch: int, size: tuple[int, int]
         assert half[1] is not None
         for precise, tolerance in ((True, 0.04), (False, 0.12)):
             packed = MADE.winograd.pack(half[1], precise)
-            result = MADE.winograd.convolve(
-                half[0], packed, out, bias, half[2], relu_before, relu_after
-            )
+            result = MADE.winograd.convolve(half[0], packed, bias, half[2], relu_before, relu_after)
             assert result.dtype == torch.bfloat16
             torch.testing.assert_close(result.float(), expected, atol=tolerance, rtol=0.02)
 
@@ -81,7 +79,7 @@ def test_what_is_not_a_number_stays_so_and_stays_there(dtype: torch.dtype) -> No
     x = features(1, 64, 12, 12).to(dtype)
     x[0, 3, 0, 0] = float("nan")
     packed = MADE.winograd.pack(features(64, 64, 3, 3).to(dtype))
-    result = MADE.winograd.convolve(x, packed, 64, relu_before=True, relu_after=True)
+    result = MADE.winograd.convolve(x, packed, relu_before=True, relu_after=True)
     assert result[..., :2, :2].isnan().all()
     assert result[..., 4:, 4:].isfinite().all()
 
@@ -135,6 +133,56 @@ def test_a_long_memory_is_read_as_torch_reads_it(
         torch.testing.assert_close(result, torch.cat(expected), atol=1e-5, rtol=1e-4)
 
 
+@needs_compiler
+def test_a_nan_in_a_long_memory_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MADE is not None
+    key, query = features(3000, 64), features(9, 64, seed=1)
+    for value in ("inf", "nan"):
+        key[77, 5] = float(value)
+        arguments = key[None], features(1, 3000, 32), query[None], 5
+        with torch.inference_mode(), monkeypatch.context() as patch:
+            result = read(*arguments)
+            patch.setattr("model.matching.library", lambda: None)
+            expected = read(*arguments)
+        assert expected.isnan().any()
+        assert torch.equal(result.isnan(), expected.isnan())
+    assert expected.isnan().all()
+    _, rows = MADE.best_rows.find(key, query, 5, 1.0, torch.full((3000,), -float("inf")))
+    assert rows.max() < 3000  # whatever is last of equals
+
+
+@needs_compiler
+def test_what_does_not_fit_is_refused() -> None:
+    assert MADE is not None
+    x, weight = features(2, 64, 8, 8), features(64, 64, 3, 3)
+    convolve, packed = MADE.winograd.convolve, MADE.winograd.pack(weight)
+    for wrong in (x.half(), x.double(), x.bfloat16(), features(2, 80, 8, 8)):
+        with pytest.raises(ValueError, match="Weights of 64 channels in"):
+            convolve(wrong, packed)
+    for wrong in (features(2, 64, 1, 1), x.bfloat16(), features(3, 64, 8, 8)):
+        with pytest.raises(ValueError, match="cannot be added to"):
+            convolve(x, packed, add=wrong)
+    with pytest.raises(ValueError, match="is no skip of"):
+        MADE.enlarge(x, x)
+    with pytest.raises(ValueError, match="the keys' channels"):
+        MADE.best_rows.find(features(3000, 64), features(9, 48), 5, 1.0)
+    assert convolve(x[:0], packed).shape == (0, 64, 8, 8)
+
+
+@needs_compiler
+def test_defaults_of_torch_change_nothing() -> None:
+    assert MADE is not None
+    x, weight = features(1, 64, 8, 8), features(64, 64, 3, 3)
+    expected = MADE.winograd.convolve(x, MADE.winograd.pack(weight))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            result = MADE.winograd.convolve(x, MADE.winograd.pack(weight))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(result, expected)
+
+
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("model.native.shutil.which", lambda name: None)
     return "no C++ compiler"
@@ -143,6 +191,11 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> str:
 def compiler_that_fails(monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("CXX", "false")
     return "does not build"
+
+
+def no_such_compiler(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("CXX", "no-such-compiler -O1")
+    return "no no-such-compiler, which CXX names"
 
 
 def wrong_results(monkeypatch: pytest.MonkeyPatch) -> str:
@@ -157,7 +210,9 @@ def other_system(monkeypatch: pytest.MonkeyPatch) -> str:
     return "Linux alone"
 
 
-@pytest.mark.parametrize("spoil", [no_compiler, compiler_that_fails, wrong_results, other_system])
+@pytest.mark.parametrize(
+    "spoil", [no_compiler, compiler_that_fails, no_such_compiler, wrong_results, other_system]
+)
 def test_without_what_is_compiled_torch_does_it_all(
     spoil: Callable[[pytest.MonkeyPatch], str],
     empty_cache: Path,
@@ -182,13 +237,37 @@ def test_it_is_compiled_once_for_a_machine(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert isinstance(library(), Library)
-    (made,) = empty_cache.iterdir()
+    made, _ = sorted(empty_cache.iterdir(), key=lambda path: path.suffix, reverse=True)
     before = made.stat().st_mtime_ns
     library.cache_clear()
     monkeypatch.setattr("model.native.subprocess.run", None)  # it would fail
     assert isinstance(library(), Library)
-    assert [made] == [*empty_cache.iterdir()]
     assert made.stat().st_mtime_ns == before
+    monkeypatch.undo()
+
+
+@needs_compiler
+@pytest.mark.parametrize("size", [0, 20000])
+def test_a_damaged_library_is_built_again(empty_cache: Path, size: int) -> None:
+    assert isinstance(library(), Library)
+    (made,) = empty_cache.glob("*.so")
+    whole = made.read_bytes()
+    made.unlink()  # it is mapped: cut short in place, this process would die
+    made.write_bytes(whole[:size])
+    library.cache_clear()
+    assert isinstance(library(), Library)
+    assert len(made.read_bytes()) == len(whole)
+
+
+@needs_compiler
+def test_a_user_without_a_home(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("model.native.Path.home", no_home)
+    assert isinstance(library(), Library)
+
+
+def no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
 
 
 @needs_compiler

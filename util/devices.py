@@ -101,7 +101,7 @@ def peak_memory(device: torch.device) -> int:
 
 @functools.cache
 def total_memory(device: torch.device) -> int:
-    """Bytes that a device has, used ones included; on a CPU no more than the process may use."""
+    """Bytes that a device has, used ones included; on a CPU no more than its container may use."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     if device.type == "mps":
@@ -117,11 +117,12 @@ def tune(device: torch.device, exact: bool = False, benchmark: bool = False) -> 
     """Set up this process for inference on a device.
 
     Args:
-        exact: no TF32 in convolutions on GPUs, which is torch's default.
+        exact: no TF32 in convolutions on GPUs, which is torch's default; for the whole process.
         benchmark: cuDNN tries its algorithms first.
     """
     torch.backends.cudnn.benchmark = benchmark
-    torch.backends.cudnn.allow_tf32 = not exact
+    if exact:
+        torch.backends.cudnn.allow_tf32 = False
     if device.type == "cpu":
         _keep_freed_memory()
 
@@ -130,7 +131,8 @@ def _keep_freed_memory() -> None:
     """Have the C library keep what it frees for what comes next.
 
     Otherwise glibc hands large arrays back to the system at every release and gets them as fresh
-    pages, which must be cleared: up to a tenth of a frame's time.
+    pages, which must be cleared: up to a tenth of a frame's time. What is kept is used again by
+    this process alone, and cannot be given back.
     """
     change = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if change is not None:

@@ -265,7 +265,7 @@ class EvalSettings:
     amp: bool = knob(False, "half precision: float16 on GPUs, bfloat16 on CPUs")
     exact: bool = knob(
         False,
-        "float32 summed as torch does: no Winograd convolutions on CPUs, no TF32 on GPUs; slower",
+        "float32, convolutions summed as torch does: none of Winograd's on CPUs, no TF32 on GPUs",
     )
     benchmark: bool = knob(False, "let cuDNN try its algorithms first, where all sizes are alike")
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,8 @@ import tempfile
 from pathlib import Path
 
 import torch
+
+from util.files import sha256
 
 _FOLDER = Path(__file__).parent
 _SOURCES = ("winograd.cpp", "best_rows.cpp", "enlarge.cpp")
@@ -34,42 +38,68 @@ def build() -> ctypes.CDLL:
     """
     if not sys.platform.startswith("linux"):
         raise ValueError("they are built on Linux alone.")
-    path = _cache() / f"native-{_fingerprint()}.so"
+    name = f"native-{_fingerprint()}.so"
     try:
-        if not path.exists():
+        path = _cache() / name
+        if not _is_whole(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _compile(path)
         return ctypes.CDLL(str(path))
-    except (PermissionError, FileNotFoundError, NotADirectoryError):  # for this process alone, then
-        with tempfile.TemporaryDirectory() as name:
-            path = Path(name, path.name)
+    except (OSError, RuntimeError):  # no cache to write to: for this process alone, then
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
             _compile(path)
             return ctypes.CDLL(str(path))
 
 
 def _compile(path: Path) -> None:
-    compilers = [os.environ.get("CXX", ""), *_COMPILERS]
-    compiler = next((found for name in compilers if name and (found := shutil.which(name))), None)
-    if compiler is None:
-        raise ValueError("there is no C++ compiler (install g++, or name one in CXX).")
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
         made = Path(name, path.name)
         sources = [str(_FOLDER / source) for source in _SOURCES]
+        command = [*_find_compiler(), *_OPTIONS, *sources, "-o", str(made)]
         try:
             subprocess.run(
-                [compiler, *_OPTIONS, *sources, "-o", str(made)],
-                check=True,
-                capture_output=True,
-                text=True,
-                timeout=_COMPILE_SECONDS,
+                command, check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS
             )
-        except subprocess.SubprocessError as error:
-            said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-            raise ValueError(f"{compiler} does not build them: {said[0]}") from error
+        except subprocess.CalledProcessError as error:
+            lines = error.stderr.splitlines()
+            said = (
+                [line for line in lines if "error" in line]
+                or lines
+                or [f"it ends with {error.returncode}."]
+            )
+            raise ValueError(f"{command[0]} does not build them: {said[0].strip()}") from error
+        except subprocess.TimeoutExpired as error:
+            raise ValueError(f"{command[0]} took over {_COMPILE_SECONDS} s.") from error
+        _digest_of(path).write_text(sha256(made))
         made.replace(path)  # at once, whatever other processes do
 
 
+def _find_compiler() -> list[str]:
+    """The command that compiles: the user's CXX, or what there is."""
+    asked = shlex.split(os.environ.get("CXX", ""))
+    if asked and shutil.which(asked[0]) is None:
+        raise ValueError(f"there is no {asked[0]}, which CXX names as the C++ compiler.")
+    found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
+    if not asked and found is None:
+        raise ValueError("there is no C++ compiler (install g++, or name one in CXX).")
+    return asked or [str(found)]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there as it was written: loading half of one kills the process."""
+    try:
+        return sha256(path) == _digest_of(path).read_text()
+    except FileNotFoundError:
+        return False
+
+
+def _digest_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
 def _cache() -> Path:
+    """Raises RuntimeError where the user has no home."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "vos"
 
@@ -83,7 +113,7 @@ def _fingerprint() -> str:
     kinds = ("flags", "Features", "model name", "CPU part")
     cpu = sorted({line for line in lines if line.startswith(kinds)})
     sources = [(_FOLDER / name).read_text() for name in (*_SOURCES, *_HEADERS)]
-    parts = [*sources, *_OPTIONS, os.environ.get("CXX", ""), *cpu]
+    parts = [*sources, *_OPTIONS, os.environ.get("CXX", ""), *platform.libc_ver(), *cpu]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

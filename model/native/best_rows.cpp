@@ -29,7 +29,7 @@ constexpr float kNothing = -std::numeric_limits<float>::infinity();
 
 float largest(Vector v) {
   float result = v[0];
-  for (int i = 1; i < kLanes; i++) result = v[i] > result ? v[i] : result;
+  for (int i = 1; i < kLanes; i++) result = v[i] > result || v[i] != v[i] ? v[i] : result;
   return result;
 }
 
@@ -68,7 +68,7 @@ void rows_maxima(const Rows* r, float* maxima) {
           for (int v = 1; v < kVectors; v++) {
             const int at = v * kLanes;
             const Vector next = scale * load(product + i * kBlock + at) + load(offset + at);
-            best = next > best ? next : best;
+            best = (next > best) | (next != next) ? next : best;  // NaNs stay visible
           }
           maxima[(q + i) * groups + group] = largest(best);
         }

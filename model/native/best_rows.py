@@ -68,24 +68,35 @@ class BestRows:
         queries = query_key.shape[0]
         groups = -(-num_rows // self.group)
         assert groups > top_k, "of so few rows, look at all"
+        if key.dtype != torch.float32 or {key.device.type, query_key.device.type} != {"cpu"}:
+            raise ValueError(f"Keys are float32 on the CPU; these are {key.dtype}, {key.device}.")
+        if query_key.shape[1] != channels or (offset is not None and len(offset) != num_rows):
+            raise ValueError(
+                "Queries have the keys' channels, and there is an offset for each row."
+            )
+        key = key.contiguous()
         query_key = F.pad(query_key.float(), (0, 0, 0, -queries % self._step)).contiguous()
-        offset = None if offset is None else offset.contiguous()
+        offset = None if offset is None else offset.float().contiguous()
         call = _Rows(
             pointer(key), pointer(offset), pointer(query_key), num_rows, channels, queries,
             scale, torch.get_num_threads(),
         )  # fmt: skip
-        maxima = torch.empty(queries, groups)
+        maxima = torch.empty(queries, groups, dtype=torch.float32, device="cpu")
         self._functions.rows_maxima(ctypes.byref(call), pointer(maxima))
         chosen = maxima.topk(top_k, sorted=False).indices.contiguous()  # (P, top_k)
-        scores = torch.empty(queries, top_k * self.group)
+        scores = maxima.new_empty(queries, top_k * self.group)
         self._functions.rows_scores(ctypes.byref(call), pointer(chosen), top_k, pointer(scores))
         best, at = scores.topk(top_k, sorted=False)
-        return best, chosen.gather(1, at // self.group) * self.group + at % self.group
+        rows = chosen.gather(1, at // self.group) * self.group + at % self.group
+        return best, rows.clamp_(max=num_rows - 1)  # where all else is minus infinity too
 
     def _check(self) -> None:
         generator = torch.Generator().manual_seed(0)
-        key, query = (torch.randn(n, 16, generator=generator) for n in (5 * self.group + 3, 8))
-        offset = torch.randn(len(key), generator=generator)
+        key, query = (
+            torch.randn(n, 16, generator=generator, dtype=torch.float32, device="cpu")
+            for n in (5 * self.group + 3, 8)
+        )
+        offset = key.sum(1)
         found, rows = self.find(key, query, 3, 0.5, offset)
         expected = 0.5 * query @ key.t() + offset
         if not torch.allclose(expected.gather(1, rows), found, atol=1e-5) or not torch.allclose(

@@ -28,10 +28,10 @@ def library() -> Library | None:
     try:
         made = build()
         return Library(Winograd(made), BestRows(made), Enlarger(made))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         logger.warning(
-            "torch computes without this project's C++, which takes two to three times as long "
-            "on a CPU: %s",
+            "torch computes without this project's C++, which takes up to three times as long on "
+            "a CPU: %s",
             error,
         )
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,15 @@ class _Convolution(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("add_batch", "relu_before", "relu_after")),
         *((name, ctypes.c_int64) for name in ("is_half", "multiplies_half", "threads")),
     ]
+
+
+class Weights(NamedTuple):
+    """Packed weights: four times as large as the convolution's."""
+
+    packed: torch.Tensor
+    channels: int
+    out: int
+    dtype: torch.dtype  # of the tensors that they convolve
 
 
 class Winograd:
@@ -50,56 +60,76 @@ class Winograd:
         out, channels = weight.shape[:2]
         return out % self.lanes == 0 and channels % self.lanes == 0 and out >= 64 <= channels
 
-    def pack(self, weight: torch.Tensor, precise: bool = False) -> torch.Tensor:
-        """Weights (out, in, 3, 3), float32 or bfloat16 -> what `convolve` takes: four times as
-        large.
+    def pack(self, weight: torch.Tensor, precise: bool = False) -> Weights:
+        """Weights (out, in, 3, 3), float32 or bfloat16 -> what `convolve` takes.
 
         precise: bfloat16 is multiplied as float32. Otherwise the transformed input is rounded to
         bfloat16 too, where the machine multiplies it, and errors are about three times those of a
         direct convolution.
         """
-        out, channels = weight.shape[:2]
-        pairs = weight.dtype == torch.bfloat16 and self._has_half and not precise
+        assert self.suits(weight)
+        dtype, (out, channels) = weight.dtype, weight.shape[:2]
+        pairs = dtype == torch.bfloat16 and self._has_half and not precise
         weight = weight.float().contiguous(memory_format=torch.contiguous_format)
-        packed = torch.empty(self._functions.winograd_packed_size(out, channels))
+        size = self._functions.winograd_packed_size(out, channels)
+        packed = torch.empty(size, dtype=torch.float32, device="cpu")
         self._functions.winograd_pack(pointer(weight), out, channels, pointer(packed), pairs)
-        return packed.bfloat16() if pairs else packed
+        return Weights(packed.bfloat16() if pairs else packed, channels, out, dtype)
 
     def convolve(
         self,
         x: torch.Tensor,
-        packed: torch.Tensor,
-        out_channels: int,
+        weights: Weights,
         bias: torch.Tensor | None = None,
         add: torch.Tensor | None = None,
         relu_before: bool = False,
         relu_after: bool = False,
     ) -> torch.Tensor:
-        """[relu](conv([relu](x)) + bias + add), with padding 1.
+        """[relu](conv([relu](x)) + bias + add), with padding 1; gradients are lost.
 
         Args:
-            x: (B, C, h, w), float32 or bfloat16.
-            packed: from `pack`, of weights of x's type.
-            bias: (out_channels,) float32.
-            add: (B, out_channels, h, w), or (1, ...) for all of the batch; of x's type.
+            x: (B, C, h, w), of the type and channels that were packed, on the CPU.
+            bias: (out,).
+            add: (B, out, h, w), or (1, ...) for all of the batch; of x's type.
 
         Returns:
-            (B, out_channels, h, w), channels-last, of x's type.
+            (B, out, h, w), channels-last, of x's type.
+
+        Raises:
+            ValueError: something else was given.
         """
         batch, channels, height, width = x.shape
-        x = x.contiguous(memory_format=torch.channels_last)
+        out = weights.out
+        if x.device.type != "cpu" or x.dtype != weights.dtype or channels != weights.channels:
+            raise ValueError(
+                f"Weights of {weights.channels} channels in {weights.dtype} on the CPU were given "
+                f"{channels} in {x.dtype} on {x.device}."
+            )
         if add is not None:
+            shapes = [(n, out, height, width) for n in (1, batch)]
+            if tuple(add.shape) not in shapes or add.dtype != x.dtype or add.device != x.device:
+                raise ValueError(f"{tuple(add.shape)} {add.dtype} cannot be added to {shapes[1]}.")
             add = add.contiguous(memory_format=torch.channels_last)
+        if bias is not None:
+            assert len(bias) == out
+            bias = bias.float().contiguous()
+        x = x.contiguous(memory_format=torch.channels_last)
         y = torch.empty(
-            (batch, out_channels, height, width), dtype=x.dtype, memory_format=torch.channels_last
+            (batch, out, height, width),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
         )
+        if not y.numel():
+            return y
         call = _Convolution(
-            pointer(x), pointer(packed), pointer(bias), pointer(add), pointer(y), None,
-            batch, height, width, channels, out_channels,
-            1 if add is None else add.shape[0], relu_before, relu_after,
-            x.dtype == torch.bfloat16, packed.dtype == torch.bfloat16, torch.get_num_threads(),
+            pointer(x), pointer(weights.packed), pointer(bias), pointer(add), pointer(y), None,
+            batch, height, width, channels, out,
+            1 if add is None else add.shape[0], relu_before, relu_after, x.dtype == torch.bfloat16,
+            weights.packed.dtype == torch.bfloat16, torch.get_num_threads(),
         )  # fmt: skip
-        scratch = torch.empty(self._functions.winograd_scratch(ctypes.byref(call)))
+        size = self._functions.winograd_scratch(ctypes.byref(call))
+        scratch = torch.empty(size, dtype=torch.float32, device=x.device)
         call.scratch = pointer(scratch)
         self._functions.winograd_run(ctypes.byref(call))
         return y
@@ -108,11 +138,11 @@ class Winograd:
         generator = torch.Generator().manual_seed(0)
         for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 1e-1)):
             x, weight = (
-                torch.randn(shape, generator=generator).to(dtype)
+                torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu").to(dtype)
                 for shape in ((1, 64, 5, 7), (80, 64, 3, 3))
             )
             with torch.no_grad():
-                result = self.convolve(x, self.pack(weight / 24), 80).float()
+                result = self.convolve(x, self.pack(weight / 24)).float()
                 expected = F.conv2d(x.float(), weight.float() / 24, padding=1)
             if not torch.allclose(result, expected, atol=tolerance, rtol=tolerance):
                 raise ValueError(f"convolutions are wrong by {(result - expected).abs().max():g}.")
