@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -115,6 +116,13 @@ def _fingerprint() -> str:
     sources = [(_FOLDER / name).read_text() for name in (*_SOURCES, *_HEADERS)]
     parts = [*sources, *_OPTIONS, os.environ.get("CXX", ""), *platform.libc_ver(), *cpu]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def declare(library: ctypes.CDLL, *functions: tuple[str, Any, list[Any]]) -> None:
+    """Tell ctypes of functions what they return and what they take."""
+    for name, result, arguments in functions:
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:

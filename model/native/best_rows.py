@@ -7,7 +7,7 @@ import ctypes
 import torch
 import torch.nn.functional as F
 
-from model.native import pointer
+from model.native import declare, pointer
 
 
 class _Rows(ctypes.Structure):
@@ -31,14 +31,13 @@ class BestRows:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._functions = library
         whole, address, call = ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(_Rows)
-        for name, result, arguments in (
-            ("group", whole, []),
-            ("step", whole, []),
-            ("maxima", None, [call, address]),
-            ("scores", None, [call, address, whole, address]),
-        ):
-            function = getattr(self._functions, f"rows_{name}")
-            function.restype, function.argtypes = result, arguments
+        declare(
+            library,
+            ("rows_group", whole, []),
+            ("rows_step", whole, []),
+            ("rows_maxima", None, [call, address]),
+            ("rows_scores", None, [call, address, whole, address]),
+        )
         self.group: int = self._functions.rows_group()  # rows
         self._step: int = self._functions.rows_step()
         self._check()

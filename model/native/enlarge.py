@@ -7,7 +7,7 @@ import ctypes
 import torch
 import torch.nn.functional as F
 
-from model.native import pointer
+from model.native import declare, pointer
 
 
 class _Enlargement(ctypes.Structure):
@@ -29,7 +29,7 @@ class Enlarger:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._run = library.enlarge_run
-        self._run.restype, self._run.argtypes = None, [ctypes.POINTER(_Enlargement)]
+        declare(library, ("enlarge_run", None, [ctypes.POINTER(_Enlargement)]))
         x, skip = (
             torch.linspace(-1, 1, n, dtype=torch.float32, device="cpu").view(shape)
             for n, shape in ((384, (2, 64, 1, 3)), (768, (1, 64, 2, 6)))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from model.native import pointer
+from model.native import declare, pointer
 
 
 class _Convolution(ctypes.Structure):
@@ -41,16 +41,15 @@ class Winograd:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._functions = library
         whole, address, call = ctypes.c_int64, ctypes.c_void_p, ctypes.POINTER(_Convolution)
-        for name, result, arguments in (
-            ("lanes", whole, []),
-            ("has_half", whole, []),
-            ("packed_size", whole, [whole, whole]),
-            ("pack", None, [address, whole, whole, address, whole]),
-            ("scratch", whole, [call]),
-            ("run", None, [call]),
-        ):
-            function = getattr(self._functions, f"winograd_{name}")
-            function.restype, function.argtypes = result, arguments
+        declare(
+            library,
+            ("winograd_lanes", whole, []),
+            ("winograd_has_half", whole, []),
+            ("winograd_packed_size", whole, [whole, whole]),
+            ("winograd_pack", None, [address, whole, whole, address, whole]),
+            ("winograd_scratch", whole, [call]),
+            ("winograd_run", None, [call]),
+        )
         self.lanes: int = self._functions.winograd_lanes()
         self._has_half = bool(self._functions.winograd_has_half())
         self._check()
