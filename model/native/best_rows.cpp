@@ -26,11 +26,19 @@ struct Rows {
 namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 float largest(Vector v) {
   float result = v[0];
-  for (int i = 1; i < kLanes; i++) result = v[i] > result || v[i] != v[i] ? v[i] : result;
+  for (int i = 1; i < kLanes; i++) result = v[i] > result ? v[i] : result;
   return result;
+}
+
+bool has_nan(Vector v) {
+  const Bits found = (Bits)(v != v);
+  uint32_t any = 0;
+  for (int i = 0; i < kLanes; i++) any |= found[i];
+  return any;
 }
 
 }  // namespace
@@ -64,13 +72,15 @@ void rows_maxima(const Rows* r, float* maxima) {
       for (int64_t q = 0; q < r->queries; q += kRows) {
         multiply(r->query + q * r->channels, r->channels, block, product);
         for (int64_t i = 0; i < std::min<int64_t>(kRows, r->queries - q); i++) {
-          Vector best = scale * load(product + i * kBlock) + load(offset);
+          Vector best = scale * load(product + i * kBlock) + load(offset), sum = best;
           for (int v = 1; v < kVectors; v++) {
             const int at = v * kLanes;
             const Vector next = scale * load(product + i * kBlock + at) + load(offset + at);
-            best = (next > best) | (next != next) ? next : best;  // NaNs stay visible
+            best = next > best ? next : best;
+            sum += next;
           }
-          maxima[(q + i) * groups + group] = largest(best);
+          // Comparisons pass NaNs over: sums do not, so that broken memory shows.
+          maxima[(q + i) * groups + group] = has_nan(sum) ? kNaN : largest(best);
         }
       }
     }
