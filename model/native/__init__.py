@@ -1,5 +1,5 @@
-"""C++ for CPUs, compiled once for a machine at its first use (some seconds), and kept in the
-user's cache.
+"""C++ for CPUs, compiled once for a machine at its first use (a second or two), and kept in
+the user's cache.
 
 Where there is no compiler, or what it made does not compute what torch does, torch computes
 everything itself, and a warning says so once.
