@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from inference_memory_bank import POLICIES, MemoryPolicy, SamCompression
+from model.backbones import Pyramid
 from model.checkpoint import load_for_evaluation
-from model.features import MemoryEntry, QueryFeatures
+from model.features import MemoryEntry, QueryFeatures, SeenFrame
 from model.matching import aggregate
 from model.memory_bank import MemoryBank
 from model.network import Network
@@ -22,6 +23,9 @@ from util.parse_settings import of_method, policy_settings
 
 # Of the Gaussian kernel, in positions (Cheng et al., MiVOS, CVPR 2021; QDMN's --use_km).
 KERNEL_SIGMA = 5.6
+
+# Frames to look at in one pass: more are no faster, and at 4K each takes gigabytes.
+_FRAMES_AT_ONCE, _PIXELS_AT_ONCE = 4, 4 * 480 * 864
 
 
 @dataclass
@@ -89,16 +93,33 @@ class InferenceCore:
         self._is_over = False
 
     @torch.inference_mode()
+    def look(self, frames: torch.Tensor) -> list[SeenFrame]:
+        """Look at frames before their turn, all in one pass, for `step` to take one by one.
+
+        Args:
+            frames: (T, 3, H, W), normalised (`Network.normalise`).
+        """
+        padding = padding_of(*frames.shape[-2:])
+        images = pad(frames, padding).to(self.network.mean.device, self.network.dtype)
+        images = images.contiguous(memory_format=torch.channels_last)
+        features = (feature.split(1) for feature in self.network.look(images))
+        return [
+            SeenFrame(image, padding, Pyramid(*parts))
+            for image, *parts in zip(images.split(1), *features, strict=True)
+        ]
+
+    @torch.inference_mode()
     def step(
         self,
-        frame: torch.Tensor,
+        frame: torch.Tensor | SeenFrame,
         masks: Mapping[int, torch.Tensor] | None = None,
         is_last: bool = False,
     ) -> torch.Tensor:
         """Take the next frame.
 
         Args:
-            frame: (3, H, W), normalised (`Network.normalise`), the same size for the whole video.
+            frame: (3, H, W), normalised (`Network.normalise`), the same size for the whole video;
+                or what `look` made of it.
             masks: label -> (H, W) in [0, 1]: the objects, on the frame where they start.
             is_last: nothing comes after, so nothing is remembered.
 
@@ -112,10 +133,10 @@ class InferenceCore:
                 the size of those before; or the last frame came before. The session is as before
                 the call.
         """
-        self._check_frame(frame)
+        size = self._check_frame(frame)
         if masks is not None:
-            self._check(masks, frame)
-        self._size = tuple(frame.shape[-2:])
+            self._check(masks, size)
+        self._size = size
         self.frame_index += 1
         self.quality = {}
         self._is_over = is_last
@@ -123,7 +144,7 @@ class InferenceCore:
             return self._annotate(frame, masks, is_last)
         if self.labels:
             return self._propagate(frame, is_last)
-        return torch.ones(1, *frame.shape[-2:], device=frame.device)
+        return torch.ones(1, *size, device=self.network.mean.device)
 
     def can_skip(self) -> bool:
         """Whether nothing would be remembered of the next frame, nor of the one before by it: where
@@ -157,28 +178,33 @@ class InferenceCore:
         banks = [group.bank for group in self._groups]
         return max((b.num_slots + (b.embedding is not None) for b in banks), default=0)
 
-    def _check_frame(self, frame: torch.Tensor) -> None:
+    def _check_frame(self, frame: torch.Tensor | SeenFrame) -> tuple[int, int]:
+        """The size of the next frame, which may come."""
         index = self.frame_index + 1
         if self._is_over:
             raise ValueError(
                 f"Frame {index} comes after the one that was said to be the last: start a new "
                 "session for another video."
             )
-        if frame.ndim != 3 or frame.shape[0] != 3 or not frame.is_floating_point():
+        if isinstance(frame, SeenFrame):
+            size = frame.size
+        elif frame.ndim != 3 or frame.shape[0] != 3 or not frame.is_floating_point():
             raise ValueError(
                 f"Frame {index} is {tuple(frame.shape)}, {frame.dtype}: give (3, H, W) floats, as "
                 "Network.normalise makes them of uint8 RGB."
             )
-        size = tuple(frame.shape[-2:])
+        else:
+            size = (frame.shape[1], frame.shape[2])
         if self._size not in (None, size):
             raise ValueError(
                 f"Frame {index} is {size}, but those before are {self._size}: all frames of a "
                 "video need the same size."
             )
+        return size
 
-    def _check(self, masks: Mapping[int, torch.Tensor], frame: torch.Tensor) -> None:
+    def _check(self, masks: Mapping[int, torch.Tensor], size: tuple[int, int]) -> None:
         """Refuse masks that the next frame cannot take, before anything changes."""
-        index, size = self.frame_index + 1, tuple(frame.shape[-2:])
+        index = self.frame_index + 1
         if not masks:
             raise ValueError(f"Frame {index} was given no masks: leave them out (None) instead.")
         if self.labels and not self.takes_later_masks:
@@ -198,9 +224,9 @@ class InferenceCore:
                     "start at 1 (0 is the background): split a label map into one mask per object."
                 )
 
-    def _propagate(self, frame: torch.Tensor, is_last: bool) -> torch.Tensor:
+    def _propagate(self, frame: torch.Tensor | SeenFrame, is_last: bool) -> torch.Tensor:
         """Segment from memory, then remember what the policy wants."""
-        image, padding, query = self._look(frame)
+        image, padding, query = self._encode_query(frame)
         prob = self._segment(query)
         self._prior = self._make_prior(prob)
         if not is_last and self._wants_memory(self.frame_index):
@@ -208,10 +234,10 @@ class InferenceCore:
         return unpad(prob, padding)
 
     def _annotate(
-        self, frame: torch.Tensor, masks: Mapping[int, torch.Tensor], is_last: bool
+        self, frame: torch.Tensor | SeenFrame, masks: Mapping[int, torch.Tensor], is_last: bool
     ) -> torch.Tensor:
         """Take given masks, and remember the frame with them."""
-        image, padding, query = self._look(frame)
+        image, padding, query = self._encode_query(frame)
         given = {k: pad(v.to(image.device, torch.float32), padding) for k, v in masks.items()}
         prob = torch.softmax(aggregate(self._merge(query, given)), 0)  # (O+1, H, W)
         self._prior = self._make_prior(prob)
@@ -219,15 +245,15 @@ class InferenceCore:
             self._remember(_Pending(image, query, prob[1:], is_annotation=True))
         return unpad(prob, padding)
 
-    def _look(
-        self, frame: torch.Tensor
+    def _encode_query(
+        self, frame: torch.Tensor | SeenFrame
     ) -> tuple[torch.Tensor, tuple[int, int, int, int], QueryFeatures]:
         """The padded image, its padding and features; the frame before is in memory by then."""
-        image, padding = self._prepare(frame)
+        seen = frame if isinstance(frame, SeenFrame) else self.look(frame[None])[0]
         if self._pending is not None:
-            self._write(self._pending, image)
+            self._write(self._pending, seen.image)
             self._pending = None
-        return image, padding, self.network.encode_query(image, self._prior)
+        return seen.image, seen.padding, self.network.encode_query(seen.pyramid, self._prior)
 
     def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:
         """Where objects are, (1, 1, H, W), from probabilities (O+1, H, W)."""
@@ -246,12 +272,6 @@ class InferenceCore:
         bank = MemoryBank(max_slots, self.policy.mem_capacity or None, measures_distance)
         self._groups.append(_Group(len(self.labels), len(labels), bank))
         self.labels.extend(labels)
-
-    def _prepare(self, frame: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int, int]]:
-        """(3, H, W) -> (1, 3, H, W) padded, in the network's type and layout; and the padding."""
-        padding = padding_of(*frame.shape[-2:])
-        image = pad(frame[None], padding).to(self.network.mean.device, self.network.dtype)
-        return image.contiguous(memory_format=torch.channels_last), padding
 
     def _segment(self, query: QueryFeatures) -> torch.Tensor:
         """Probabilities (O+1, H, W) of all objects, from memory."""
@@ -321,6 +341,15 @@ class Sessions:
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 RGB (3, H, W) -> what `step` takes."""
         return self.network.normalise(image)
+
+    def frames_at_once(self, height: int, width: int) -> int:
+        """Of this size, how many it takes to look at frames fastest, where they are there before
+        their turn."""
+        if self.settings.encode_batch:
+            return self.settings.encode_batch
+        if self.device.type == "cpu" and self.network.dtype == torch.float32:
+            return 1  # one fills a CPU
+        return min(max(_PIXELS_AT_ONCE // (height * width), 1), _FRAMES_AT_ONCE)
 
     def start(self, num_frames: int | None = None, num_objects: int | None = None) -> InferenceCore:
         """A core for the next video, of this length and so many objects in all where known."""

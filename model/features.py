@@ -11,7 +11,24 @@ from typing import NamedTuple
 
 import torch
 
+from model.backbones import Pyramid
 from model.matching import to_rows
+
+
+@dataclass(frozen=True)
+class SeenFrame:
+    """One frame, looked at before its turn."""
+
+    image: torch.Tensor  # (1, 3, H, W), normalised and padded
+    padding: tuple[int, int, int, int]  # left, right, top, bottom
+    pyramid: Pyramid
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of the frame, without padding."""
+        left, right, top, bottom = self.padding
+        height, width = self.image.shape[-2:]
+        return height - top - bottom, width - left - right
 
 
 @dataclass

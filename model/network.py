@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbones import ResNetTrunk
+from model.backbones import Pyramid, ResNetTrunk
 from model.compress import Compressor
 from model.convolution import Conv2d, find_packing
 from model.decoder import Decoder
@@ -92,14 +92,18 @@ class Network(nn.Module):
             raise ValueError(f"An image must be uint8, 0 to 255; it is {image.dtype}.")
         return (image.float() / 255 - self.mean) / self.std
 
-    def encode_query(self, image: torch.Tensor, prior: torch.Tensor | None = None) -> QueryFeatures:
-        """Normalised image (B, 3, H, W) -> its key and features.
+    def look(self, image: torch.Tensor) -> Pyramid:
+        """Normalised image (B, 3, H, W) -> what it gives, whatever came before it."""
+        return self.key_encoder.look(image)
+
+    def encode_query(self, seen: Pyramid, prior: torch.Tensor | None = None) -> QueryFeatures:
+        """What `look` saw in an image -> its key and features.
 
         Args:
             prior: (B, 1, H, W) in [0, 1], where objects were on the frame before; looked at where
                 the key encoder `needs_prior`.
         """
-        return self.key_encoder(image, prior)
+        return self.key_encoder.project(seen, prior)
 
     def encode_memory(
         self,

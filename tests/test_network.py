@@ -37,7 +37,7 @@ def random_inputs(batch: int, num_objects: int) -> tuple[torch.Tensor, torch.Ten
 
 def segment(network: Network, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Logits (B, O, H, W): remember an image, and read it back from itself."""
-    query = network.encode_query(image, masks.amax(1, keepdim=True))
+    query = network.encode_query(network.look(image), masks.amax(1, keepdim=True))
     entry = network.encode_memory(image, query, masks, next_image=image.roll(2, 3))
     return network.decode(network.read(view_of([entry]), query, masks.shape[1]), query)
 
@@ -49,7 +49,7 @@ def test_every_size_has_the_shapes_of_the_legend(method: str, size: str) -> None
         image, masks = torch.empty(2, 3, 64, 96), torch.empty(2, 3, 64, 96)
     widths = METHODS[method].sizes[size]
     key_width = widths.value if method == "imsfr" else widths.key
-    query = network.encode_query(image)
+    query = network.encode_query(network.look(image))
     assert query.key.shape == (2, key_width, 4, 6)
     assert query.thin.shape == (2, widths.value, 4, 6)
     assert query.feat16.shape[2:] == (4, 6)

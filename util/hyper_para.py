@@ -267,6 +267,9 @@ class EvalSettings:
         False,
         "float32, convolutions summed as torch does: none of Winograd's on CPUs, no TF32 on GPUs",
     )
+    encode_batch: int = knob(
+        0, "frames whose images are encoded at once, ahead of their turn; 0: as many as pay"
+    )
     benchmark: bool = knob(False, "let cuDNN try its algorithms first, where all sizes are alike")
 
     @property

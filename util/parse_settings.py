@@ -24,6 +24,7 @@ from util.hyper_para import (
 
 # Of the shorter side that videos are segmented at.
 LEAST_SIZE, LARGEST_SIZE = 32, 8640
+LARGEST_BATCH = 64
 
 
 def parse_train(argv: list[str] | None = None) -> list[TrainSettings]:
@@ -272,6 +273,8 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         parser.error("--mem_capacity must be 0 (any number of frames) or more.")
     if settings.sample_seed is not None and settings.sample_seed < 0:
         parser.error("--sample_seed must be 0 or more.")
+    if not 0 <= settings.encode_batch <= LARGEST_BATCH:
+        parser.error(f"--encode_batch must lie between 0 (as many as pay) and {LARGEST_BATCH}.")
     if not settings.scales or not all(0.1 <= scale <= 8 for scale in settings.scales):
         parser.error("--scales are one or more numbers from 0.1 to 8, such as 1 1.25.")
     if settings.size and settings.size < LEAST_SIZE:

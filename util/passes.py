@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -63,7 +64,8 @@ def propagate(
 
     def run(order: range) -> Iterator[Segmented]:
         tracker = start()
-        for frame in prefetch(video, order):
+        frames = prefetch(video, order)
+        for frame, seen in _look_ahead(tracker, frames, write_all):
             leaving = [
                 label
                 for label in tracker.labels
@@ -71,7 +73,7 @@ def propagate(
             ]
             if leaving:
                 tracker.remove(leaving)
-            yield _segment(tracker, frame, frame.index == order[-1], write_all)
+            yield _segment(tracker, frame, seen, frame.index == order[-1], write_all)
 
     if direction != "both":
         yield from run(onwards if direction == "forwards" else back)
@@ -96,10 +98,31 @@ def propagate(
         yield found._replace(prob=prob, labels=labels)
 
 
-def _segment(tracker: Tracker, frame: Any, is_last: bool, write_all: bool) -> Segmented:
+def _look_ahead(
+    tracker: Tracker, frames: Iterable[Any], write_all: bool
+) -> Iterator[tuple[Any, Any]]:
+    """Frames, and what the tracker saw of them when it looked at several at once (or None)."""
+    frames = iter(frames)
+    for first in frames:
+        num = tracker.frames_at_once(first.image)
+        group = [first, *itertools.islice(frames, num - 1)]
+        # Of frames that nobody wants, most are never looked at.
+        wanted = [frame for frame in group if frame.is_required or write_all]
+        has_objects = tracker.labels or any(frame.new_labels is not None for frame in group)
+        is_alike = len({frame.image.shape for frame in wanted}) == 1
+        seen: dict[int, Any] = {}
+        if len(wanted) > 1 and has_objects and is_alike:
+            looks = tracker.look([frame.image for frame in wanted])
+            seen = {frame.index: look for frame, look in zip(wanted, looks, strict=True)}
+        while group:
+            frame = group.pop(0)
+            yield frame, seen.pop(frame.index, None)
+
+
+def _segment(tracker: Tracker, frame: Any, seen: Any, is_last: bool, write_all: bool) -> Segmented:
     is_wanted = frame.is_required or write_all
     try:
-        prob = tracker.step(frame.image, frame.new_labels, is_last, is_wanted)
+        prob = tracker.step(frame.image, frame.new_labels, is_last, is_wanted, seen)
     except ValueError as error:
         raise ValueError(f"frame {frame.name}: {error}") from error
     labels, quality = [*tracker.labels], dict(tracker.quality)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ class Core(Protocol):
     labels: list[int]
     quality: dict[int, float]
 
+    def look(self, frames: torch.Tensor) -> list[Any]: ...
     def step(
-        self, frame: torch.Tensor, masks: Mapping[int, torch.Tensor] | None, is_last: bool
+        self, frame: Any, masks: Mapping[int, torch.Tensor] | None, is_last: bool
     ) -> torch.Tensor: ...
     @property
     def num_memory_frames(self) -> int: ...
@@ -41,6 +42,9 @@ class Sessions(Protocol):
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) -> what a session takes."""
+
+    def frames_at_once(self, height: int, width: int) -> int:
+        """How many frames of a size are looked at fastest."""
 
     def start(self, num_frames: int | None, num_objects: int | None) -> Core:
         """A session for a video of this length, with so many objects in all."""
@@ -105,7 +109,7 @@ class Tracker:
         self._sessions = sessions
         self._views = views_of(sessions.settings)
         self._cores = [sessions.start(num_frames, num_objects) for _ in self._views]
-        self.seconds = 0.0  # spent in `step`
+        self.seconds = 0.0  # spent in `look` and `step`
 
     @property
     def labels(self) -> list[int]:
@@ -147,6 +151,28 @@ class Tracker:
         assert prob is not None
         return label_map(prob, self.labels, size)
 
+    def frames_at_once(self, image: np.ndarray) -> int:
+        """How many frames like this one `look` takes at once to be fastest."""
+        return self._sessions.frames_at_once(*image.shape[:2])
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[np.ndarray]) -> list[list[Any]]:
+        """Look at frames before their turn, at once, for `step` to take one by one.
+
+        Args:
+            images: (h, w, 3) uint8 RGB each, of one size.
+
+        Returns:
+            of each frame, what `step` takes as `seen`.
+        """
+        start = time.perf_counter()
+        by_view = []
+        for view, core in zip(self._views, self._cores, strict=True):
+            frames = torch.stack([self._normalise(view.see(image)) for image in images])
+            by_view.append(core.look(frames))
+        self.seconds += time.perf_counter() - start
+        return [[*seen] for seen in zip(*by_view, strict=True)]
+
     @torch.inference_mode()
     def step(
         self,
@@ -154,6 +180,7 @@ class Tracker:
         given: np.ndarray | None = None,
         is_last: bool = False,
         is_wanted: bool = True,
+        seen: Sequence[Any] | None = None,
     ) -> torch.Tensor | None:
         """Take the next frame at its working size.
 
@@ -161,6 +188,7 @@ class Tracker:
             image: (h, w, 3) uint8 RGB; given: (h, w) uint8 labels.
             is_last: nothing comes after.
             is_wanted: whether anyone looks at the answer.
+            seen: what `look` made of this frame.
 
         Returns:
             float32 probabilities (O+1, h, w), background first, then objects as in `labels`; None
@@ -172,10 +200,10 @@ class Tracker:
                 core.skip()
             return None
         total: torch.Tensor | None = None
-        for view, core in zip(self._views, self._cores, strict=True):
-            seen = torch.from_numpy(view.see(image)).to(self._sessions.device).permute(2, 0, 1)
+        for at, (view, core) in enumerate(zip(self._views, self._cores, strict=True)):
+            frame = self._normalise(view.see(image)) if seen is None else seen[at]
             masks = None if given is None else self._split(view.see_labels(given), given)
-            prob = core.step(self._sessions.normalise(seen), masks, is_last)
+            prob = core.step(frame, masks, is_last)
             prob = view.undo(prob, (image.shape[0], image.shape[1]))
             total = prob if total is None else total + prob
         assert total is not None
@@ -200,6 +228,11 @@ class Tracker:
             if not hasattr(core, "remove"):
                 raise ValueError("Objects can go from sessions of InferenceCoreYV alone: use it.")
             core.remove(labels)
+
+    def _normalise(self, image: np.ndarray) -> torch.Tensor:
+        """(h, w, 3) uint8 -> (3, h, w), as a session takes it."""
+        planes = torch.from_numpy(image).to(self._sessions.device).permute(2, 0, 1)
+        return self._sessions.normalise(planes)
 
     def _split(self, labels: np.ndarray, given: np.ndarray) -> dict[int, torch.Tensor]:
         """(h, w) uint8 -> a mask in {0, 1} for each label of `given`, of which `labels` is a view.
