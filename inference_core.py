@@ -57,6 +57,7 @@ class InferenceCore:
         num_frames: length of the video, where known: the bank is then allocated once.
         kernel_sigma: weigh each row of memory by a Gaussian around its best position; None for not.
         num_objects: objects that the whole video has; see InferenceCoreYV.
+        halves_memory: keep float32 values in float16.
     """
 
     takes_later_masks = False
@@ -69,6 +70,7 @@ class InferenceCore:
         num_frames: int | None = None,
         kernel_sigma: float | None = None,
         num_objects: int | None = None,
+        halves_memory: bool = False,
     ) -> None:
         if policy.needs_quality and not network.scores_masks:
             raise ValueError(
@@ -83,6 +85,7 @@ class InferenceCore:
         self.num_frames = num_frames
         self.kernel_sigma = kernel_sigma
         self.num_objects = num_objects
+        self.halves_memory = halves_memory
         self.labels: list[int] = []  # of the objects, in the order of the probabilities
         self.frame_index = -1  # of the latest frame
         self.quality: dict[int, float] = {}  # of its masks, by label, where it was scored
@@ -269,7 +272,8 @@ class InferenceCore:
         if self.num_frames is not None:
             max_slots = self.policy.max_slots(self.num_frames - self.frame_index)
         measures_distance = self.network.similarity.is_distance
-        bank = MemoryBank(max_slots, self.policy.mem_capacity or None, measures_distance)
+        capacity = self.policy.mem_capacity or None
+        bank = MemoryBank(max_slots, capacity, measures_distance, self.halves_memory)
         self._groups.append(_Group(len(self.labels), len(labels), bank))
         self.labels.extend(labels)
 
@@ -334,7 +338,7 @@ class Sessions:
             network = load_for_evaluation(settings.model)
             self.weights_sha256 = sha256(Path(settings.model))
         self.settings = settings = of_method(settings, network.spec.method)
-        self.network = network.for_inference(self.device, dtype, settings.exact)
+        self.network = network.for_inference(self.device, dtype, settings.exact, settings.compile)
         self.policy = make_policy(self.network, settings)
         self.core_type = core_type
 
@@ -357,7 +361,10 @@ class Sessions:
         top_k = self.settings.top or None
         if self.settings.dataset != "youtube":
             num_objects = None
-        return self.core_type(self.network, self.policy, top_k, num_frames, sigma, num_objects)
+        halves = self.settings.mem_half
+        return self.core_type(
+            self.network, self.policy, top_k, num_frames, sigma, num_objects, halves
+        )
 
 
 def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:

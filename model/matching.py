@@ -159,6 +159,8 @@ def _read_found(
 def _read_block(scores: torch.Tensor, value: torch.Tensor, top_k: int | None) -> torch.Tensor:
     """`read` of some positions, from their similarities (B, block, N)."""
     if top_k is None or top_k >= scores.shape[2]:
+        if value.device.type == "cpu" and value.dtype == torch.float16:
+            value = value.float()  # torch's products of float16 are a hundred times as slow there
         return torch.softmax(scores, -1).to(value.dtype) @ value
     best, rows = _find_top(scores, top_k)  # (B, block, k)
     return gather_rows(value, rows, torch.softmax(best, -1))

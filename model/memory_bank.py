@@ -36,6 +36,7 @@ class MemoryBank:
         capacity: slots that it may have at most; None for any number.
         centres_keys: keep keys relative to the mean of the first frame's. Distances stay as they
             are, and lose less of their precision the shorter the keys are.
+        halves_values: keep float32 values in float16, which are less than 65504.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class MemoryBank:
         max_slots: int | None = None,
         capacity: int | None = None,
         centres_keys: bool = False,
+        halves_values: bool = False,
     ) -> None:
         self._limit = capacity
         self._centres_keys = centres_keys
+        self._halves_values = halves_values
         self._centre: torch.Tensor | None = None  # (G, 1, CK)
         self._allocated = min(max(max_slots or 8, 1), _FIRST_SLOTS, capacity or _FIRST_SLOTS)
         self._keys: torch.Tensor | None = None  # (G, allocated, P, CK)
@@ -145,10 +148,12 @@ class MemoryBank:
 
     def relative(self, rows: Rows) -> Rows:
         """Rows as the bank keeps them: keys in float32, relative to its centre."""
-        key = rows.key.float()
+        key, value = rows.key.float(), rows.value
         if self._centres_keys and self._centre is None:
             self._centre = key.mean(1, keepdim=True)
-        return Rows(key if self._centre is None else key - self._centre, rows.value)
+        if self._halves_values and value.dtype == torch.float32:
+            value = value.half()
+        return Rows(key if self._centre is None else key - self._centre, value)
 
     def remove(self, slot: Slot) -> None:
         """Drop a slot that stays otherwise; the later ones move up."""

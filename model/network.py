@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.backbones import Pyramid, ResNetTrunk
+from model.compiled import compile_parts
 from model.compress import Compressor
 from model.convolution import Conv2d, find_packing
 from model.decoder import Decoder
@@ -170,6 +171,7 @@ class Network(nn.Module):
             query_key = query_key.repeat_interleave(num_objects, 0)
         kernel = None if kernel_sigma is None else (width, kernel_sigma)
         readout = read(rows.key, rows.value, query_key, top_k, self.similarity, kernel)
+        readout = readout.to(query.thin.dtype)  # memory may be kept in half precision
         # (G, P, C) -> (B, O, CV, h, w)
         return readout.transpose(1, 2).reshape(batch, num_objects, -1, height, width)
 
@@ -196,11 +198,12 @@ class Network(nn.Module):
         return self
 
     def for_inference(
-        self, device: torch.device, dtype: torch.dtype, exact: bool = False
+        self, device: torch.device, dtype: torch.dtype, exact: bool = False, compile_mode: str = ""
     ) -> Network:
         """A copy to segment with: batch norms folded, in `dtype`, channels-last, on `device`.
 
         exact: with torch's own convolutions, whose sums round as they always did.
+        compile_mode: of torch.compile, which then makes the parts' code; none where it is empty.
         """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in [*network.modules()]:
@@ -215,7 +218,7 @@ class Network(nn.Module):
         for parameter in network.parameters():
             if id(parameter) not in exempt:
                 parameter.data = parameter.data.to(dtype)
-        packing = find_packing(device, dtype, exact)
+        packing = None if compile_mode else find_packing(device, dtype, exact)
         for name, module in network.named_modules():
             if isinstance(module, Conv2d):
                 # Similarities of keys, whose best few count, feel rounding more than all else.
@@ -224,7 +227,16 @@ class Network(nn.Module):
                 module.pack(packing and packing._replace(precise=precise))
         # Images are normalised in float32 whatever the weights are.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
+        if compile_mode:
+            compile_parts(network._compiled_parts(), compile_mode)
         return network
+
+    def _compiled_parts(self) -> list[tuple[nn.Module, str]]:
+        """What runs on whole feature maps: not memory, which has another shape on every frame."""
+        parts: list[tuple[nn.Module, str]] = [(self.key_encoder, "look")]
+        parts.append((self.key_encoder, "project"))
+        modules = (self.value_encoder, self.decoder, self.compressor, self.relations)
+        return parts + [(module, "forward") for module in modules if module is not None]
 
 
 def to_channels_last(network: Network) -> Network:

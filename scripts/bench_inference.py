@@ -16,6 +16,7 @@ table has their units beside ours.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,7 +41,7 @@ from model.network import NetworkSpec
 from util.devices import peak_memory, pick_device
 from util.figures import save_figure
 from util.files import write_json
-from util.hyper_para import EvalSettings
+from util.hyper_para import CompileMode, EvalSettings
 from util.images import read_image
 from util.masks import DAVIS_PALETTE, write_mask
 from util.provenance import describe_run
@@ -72,6 +73,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precision", nargs="+", default=["float32", "half"])
     parser.add_argument("--frames", type=int, help="default: as the published ones, 11 or 8")
     parser.add_argument("--mem_capacity", type=int, help="frames that memory holds at most")
+    parser.add_argument("--mem_half", action="store_true", help="as eval scripts have it")
+    modes = [mode for mode in get_args(CompileMode) if mode]
+    parser.add_argument("--compile", default="", choices=modes, help="as eval scripts have it")
+    parser.add_argument(
+        "--encode_batch", type=int, default=1, help="frames encoded at once; 1: as a live video"
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--repeats", type=int, default=2, help="clips, of which the best counts")
     parser.add_argument("--output", type=Path, required=True, help="folder for JSON and PNG")
@@ -87,6 +94,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if arguments.repeats < 1 or (arguments.frames is not None and arguments.frames < 3):
         parser.error("--repeats must be at least 1, --frames at least 3")
+    if arguments.encode_batch < 1:
+        parser.error("--encode_batch must be at least 1")
     try:
         device = pick_device(arguments.device)
         make_clip(3, arguments.height, arguments.width, max(arguments.objects), seed=0)
@@ -158,6 +167,9 @@ def measure(
         amp=precision == "half",
         precision="auto" if precision == "half" else precision,  # type: ignore[arg-type]
         mem_capacity=arguments.mem_capacity,
+        mem_half=arguments.mem_half and precision == "float32",
+        compile=arguments.compile,
+        encode_batch=arguments.encode_batch,
         size=min(arguments.height, arguments.width),
     )
     num_frames = arguments.frames or NUM_FRAMES.get(method, OTHERS)
@@ -191,9 +203,13 @@ def in_units(row: dict[str, Any], unit: float) -> dict[str, Any]:
 def segment(
     sessions: Sessions, stopwatch: Stopwatch, clip: Any, num_frames: int, num_objects: int
 ) -> list[float]:
-    """Seconds of each frame of the clip, from RGB to labels."""
+    """Seconds of each frame of the clip, from RGB to labels.
+
+    Frames that are encoded at once share what that took.
+    """
     network = sessions.network
     for function, stage in [
+        ("look", "encode"),
         ("encode_query", "encode"),
         ("read", "read"),
         ("decode", "decode"),
@@ -202,14 +218,22 @@ def segment(
         network.__dict__.pop(function, None)  # an earlier clip's
         stopwatch.time(network, function, stage)
     tracker = Tracker(sessions, num_frames, num_objects)
-    seconds = []
-    for index, (image, labels) in enumerate(clip):
+    seconds: list[float] = []
+    frames = iter(clip)
+    while group := [*itertools.islice(frames, sessions.settings.encode_batch)]:
         start = time.perf_counter()
-        given = labels if index == 0 else None
-        prob = tracker.step(image, given, is_last=index == num_frames - 1)
-        assert prob is not None
-        label_map(prob, tracker.labels, image.shape[:2])
-        seconds.append(time.perf_counter() - start)
+        looks: list[Any] = [None]
+        if len(group) > 1:
+            looks = tracker.look([image for image, _ in group])
+        shared = (time.perf_counter() - start) / len(group)
+        for (image, labels), seen in zip(group, looks, strict=True):
+            start = time.perf_counter()
+            given = None if seconds else labels
+            is_last = len(seconds) == num_frames - 1
+            prob = tracker.step(image, given, is_last, seen=seen)
+            assert prob is not None
+            label_map(prob, tracker.labels, image.shape[:2])
+            seconds.append(shared + time.perf_counter() - start)
     return seconds
 
 

@@ -2,9 +2,10 @@
 
     python scripts/precisions.py --davis_path data/DAVIS --year 2016 --model saves/stcn_small.pth
 
-Every frame is segmented in float32, in float32 as torch computes it (--exact) and in the device's
-half precision, by sessions that each follow their own masks. The table has the mean intersection
-over union with float32's masks, and frames a second without I/O.
+Every frame is segmented in float32, in float32 as torch computes it (--exact), with memory in half
+precision (--mem_half) and in the device's half precision, by sessions that each follow their own
+masks. The table has the mean intersection over union with float32's masks, and frames a second
+without I/O.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from util.tracker import Tracker, label_map
 VARIANTS: dict[str, dict[str, Any]] = {
     "float32": {},
     "exact": {"exact": True},
+    "mem_half": {"mem_half": True},
     "half": {"amp": True},
 }
 

@@ -152,6 +152,32 @@ def test_bfloat16_agrees(method: str) -> None:
 
 
 @each_method
+@pytest.mark.parametrize("top_k", [5, None])
+def test_a_memory_in_half_precision(method: str, top_k: int | None) -> None:
+    network, policy = ready(method, mem_every=6)  # RDE's embedding of more frames overflows here
+    cores = [
+        InferenceCoreYV(network, policy, top_k, halves_memory=halves) for halves in (False, True)
+    ]
+    whole, half = (run(core, {0: [1, 2], 5: [3]}) for core in cores)
+    assert any((whole[t] != half[t]).any() for t in range(1, NUM_FRAMES)), "it rounds"
+    for t in range(NUM_FRAMES):
+        torch.testing.assert_close(whole[t], half[t], rtol=0, atol=5e-3)
+    large, small = (core._groups[0].bank for core in cores)
+    assert large._values is not None
+    assert small._values is not None
+    assert (large._values.dtype, small._values.dtype) == (torch.float32, torch.float16)
+    assert large._values.nbytes == 2 * small._values.nbytes
+    # A network in half precision has values as small, of its own type.
+    lean = tiny_network(method=method).for_inference(torch.device("cpu"), torch.bfloat16)
+    core = InferenceCore(lean, policy, top_k, halves_memory=True)
+    core.step(FRAMES[0], masks_on({0: [1]}, 0))
+    core.step(FRAMES[1])
+    values = core._groups[0].bank._values
+    assert values is not None
+    assert values.dtype == torch.bfloat16
+
+
+@each_method
 @pytest.mark.parametrize("memory", [*POLICY_KNOBS])
 @pytest.mark.parametrize("capacity", [3, 5])
 def test_a_capped_memory_stays_under_its_cap(method: str, memory: str, capacity: int) -> None:

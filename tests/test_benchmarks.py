@@ -96,6 +96,7 @@ def test_precisions(
     rows = json.loads(path.read_text())["rows"]
     assert rows["float32"]["mean IoU"] == 1
     assert rows["exact"]["mean IoU"] > 0.99
+    assert rows["mem_half"]["mean IoU"] > 0.99
     assert 0.5 < rows["half"]["mean IoU"] < 1
     assert all(row["FPS"] > 0 and len(row["IoU"]) == 2 for row in rows.values())
     assert "bfloat16" in capsys.readouterr().out
@@ -106,10 +107,16 @@ def test_inference(tmp_path: Path) -> None:
     flags = "--methods gsfm --objects 2 --precision half --net_size tiny --frames 3 --height 48"
     argv = [*flags.split(), "--width", "64", "--device", "cpu", "--output", str(tmp_path)]
     assert bench_inference.main([*argv, "--mem_capacity", "1"]) == 2
-    for wrong in (["--repeats", "0"], ["--frames", "2"], ["--height", "7"], ["--device", "foo"]):
+    for wrong in (
+        ["--repeats", "0"],
+        ["--frames", "2"],
+        ["--encode_batch", "0"],
+        ["--device", "foo"],
+    ):
         with pytest.raises(SystemExit):
             bench_inference.main([*argv, *wrong])
-    assert bench_inference.main([*argv, "--repeats", "1", "--mem_capacity", "2"]) == 0
+    others = ["--encode_batch", "2", "--mem_half"]
+    assert bench_inference.main([*argv, "--repeats", "1", "--mem_capacity", "2", *others]) == 0
     content = json.loads((tmp_path / "speed.json").read_text())
     (row,) = content["rows"]
     assert row["units"] == pytest.approx(sum(row["ms"]) / 3 / row["unit_ms"])

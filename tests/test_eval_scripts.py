@@ -425,6 +425,7 @@ def test_a_video_that_changed_is_segmented_again(
         ("--include_last", "include_last was False and is True"),
         ("--amp", "amp was False and is True"),
         ("--exact", "exact was False and is True"),
+        ("--mem_half", "mem_half was False and is True"),
     ],
 )
 def test_another_run_into_the_same_folder_is_refused(

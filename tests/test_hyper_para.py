@@ -353,6 +353,11 @@ def test_training_contradictions(
         ("--output o --top -2", "--top must be 0 (all rows) or more"),
         ("--output o --amp --precision float32", "--amp and --precision float32 contradict"),
         ("--output o --precision half", "invalid choice: 'half'"),
+        ("--output o --mem_half --amp", "--mem_half is for float32"),
+        ("--output o --mem_half --precision bfloat16", "--mem_half is for float32"),
+        ("--output o --encode_batch -1", "--encode_batch must lie between 0 (as many as pay)"),
+        ("--output o --encode_batch 65", "and 64."),
+        ("--output o --compile quickly", "invalid choice: 'quickly'"),
     ],
 )
 def test_evaluation_contradictions(

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from util.command_line import knob
 
+CompileMode = Literal["", "default", "reduce-overhead", "max-autotune"]  # torch.compile's
+
 
 @dataclass
 class TrainSettings:
@@ -221,6 +223,9 @@ class EvalSettings:
         None,
         "frames that memory holds at most, the first one and all others counted; 0: any number",
     )
+    mem_half: bool = knob(
+        False, "keep what is read from memory in float16, even of a float32 network: half as large"
+    )
     include_last: bool = knob(
         False, "(every_n, isogenous) also read the latest frame, remembered for one step"
     )
@@ -269,6 +274,9 @@ class EvalSettings:
     )
     encode_batch: int = knob(
         0, "frames whose images are encoded at once, ahead of their turn; 0: as many as pay"
+    )
+    compile: CompileMode = knob(
+        "", "run the network through torch.compile in this mode; reduce-overhead has CUDA graphs"
     )
     benchmark: bool = knob(False, "let cuDNN try its algorithms first, where all sizes are alike")
 

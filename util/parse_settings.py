@@ -289,6 +289,8 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         )
     if settings.exact and (settings.amp or settings.precision not in ("auto", "float32")):
         parser.error("--exact is float32: leave --amp and --precision away.")
+    if settings.mem_half and (settings.amp or settings.precision not in ("auto", "float32")):
+        parser.error("--mem_half is for float32: in half precision memory is as small anyway.")
     if settings.amp and settings.precision == "float32":
         parser.error("--amp and --precision float32 contradict each other.")
 

@@ -212,7 +212,8 @@ class Tracker:
         # It waits for the device, inside what the clock measures.
         if not torch.isfinite(total.sum()):
             raise ValueError(
-                "The network's answer is not finite: use --precision float32, or other weights."
+                "The network's answer is not finite: use --precision float32 without --mem_half, "
+                "or other weights."
             )
         self.seconds += time.perf_counter() - start
         return total
