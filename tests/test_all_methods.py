@@ -154,7 +154,8 @@ def test_bfloat16_agrees(method: str) -> None:
 @each_method
 @pytest.mark.parametrize("top_k", [5, None])
 def test_a_memory_in_half_precision(method: str, top_k: int | None) -> None:
-    network, policy = ready(method, mem_every=6)  # RDE's embedding of more frames overflows here
+    # With these weights values of RDE's embedding are too large for float16.
+    network, policy = ready(method, mem_every=3, memory="every_n")
     cores = [
         InferenceCoreYV(network, policy, top_k, halves_memory=halves) for halves in (False, True)
     ]
