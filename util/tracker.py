@@ -58,19 +58,20 @@ class View(NamedTuple):
 
     def see(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 -> the same, seen so."""
-        image = resize_image(image, self._size(image))
+        image = resize_image(image, self.size_of(image))
         return np.ascontiguousarray(image[:, ::-1] if self.is_flipped else image)
 
     def see_labels(self, labels: np.ndarray) -> np.ndarray:
         """(H, W) uint8 -> the same, seen so."""
-        labels = resize_labels(labels, self._size(labels))
+        labels = resize_labels(labels, self.size_of(labels))
         return np.ascontiguousarray(labels[:, ::-1] if self.is_flipped else labels)
 
     def undo(self, prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Probabilities (O+1, h, w) of what was seen -> (O+1, H, W) of the frame."""
         return resize_prob(prob.flip(-1) if self.is_flipped else prob, size)
 
-    def _size(self, array: np.ndarray) -> tuple[int, int]:
+    def size_of(self, array: np.ndarray) -> tuple[int, int]:
+        """Height and width that an array (H, W, ...) is seen at."""
         height, width = array.shape[:2]
         return max(round(height * self.scale), 1), max(round(width * self.scale), 1)
 
@@ -153,7 +154,7 @@ class Tracker:
 
     def frames_at_once(self, image: np.ndarray) -> int:
         """How many frames like this one `look` takes at once to be fastest."""
-        return self._sessions.frames_at_once(*image.shape[:2])
+        return self._sessions.frames_at_once(*max(view.size_of(image) for view in self._views))
 
     @torch.inference_mode()
     def look(self, images: Sequence[np.ndarray]) -> list[list[Any]]:
