@@ -6,10 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 
 from datasets.protocols import select_davis
 from datasets.scoring import score
-from scripts import bench_data, bench_inference, bench_scores, bench_train, precisions
+from scripts import (
+    bench_data,
+    bench_inference,
+    bench_roofline,
+    bench_scores,
+    bench_train,
+    precisions,
+)
 
 
 def test_samples(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,3 +132,34 @@ def test_inference(tmp_path: Path) -> None:
     assert (row["method"], row["precision"], len(row["ms"])) == ("gsfm", "bfloat16", 3)
     assert 0 < sum(row["stages_ms"].values()) < sum(row["ms"]) / 3
     assert (tmp_path / "speed.png").stat().st_size > 1000
+
+
+def test_operations_and_bytes_are_counted() -> None:
+    peak = bench_roofline.Peak(operations=1e9, bandwidth=1e9)
+    image, weight = torch.randn(1, 8, 12, 10), torch.randn(4, 8, 3, 3)
+    operations = 2 * 9 * 8 * 4 * 12 * 10
+    moved = 4 * (image.numel() + weight.numel() + 4 * 12 * 10)
+    for has_winograd, done in ((True, operations // 4), (False, operations)):
+        with torch.inference_mode(), bench_roofline.Counter(peak, has_winograd) as counter:
+            result = torch.relu(F.conv2d(image, weight, padding=1))
+        assert result.shape == (1, 4, 12, 10)
+        assert (counter.direct, counter.operations, counter.bytes) == (operations, done, moved)
+        assert counter.bound == pytest.approx(max(done, moved) / 1e9)
+        with torch.inference_mode(), counter:  # of stride 2, so direct in any case; and a product
+            F.conv2d(image, weight, padding=1, stride=2)
+            torch.randn(5, 7) @ torch.randn(7, 3)
+        assert counter.operations == done + operations // 4 + 2 * 5 * 7 * 3
+
+
+def test_roofline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "roofline.json"
+    argv = "--methods imsfr --objects 2 --net_size tiny --height 48 --width 64 --device cpu".split()
+    assert bench_roofline.main([*argv, "--output", str(path)]) == 0
+    whole, half = json.loads(path.read_text())["rows"]
+    assert (whole["precision"], half["precision"]) == ("float32", "bfloat16")
+    assert whole["direct_gflop"] == pytest.approx(half["direct_gflop"])
+    for row in (whole, half):
+        assert 0 < row["gflop"] <= row["direct_gflop"]
+        assert row["share"] == pytest.approx(row["bound_ms"] / row["ms"])
+    assert "Peaks in bfloat16" in capsys.readouterr().out
+    assert bench_roofline.main([*argv, "--device", "foo", "--output", str(path)]) == 2
