@@ -42,6 +42,7 @@ from util.synthetic import make_clip
 from util.tracker import Tracker
 
 REPEATS = 5
+SIDE = 4096  # of the matrices that tell the peak
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -106,12 +107,12 @@ def best_seconds(run: Callable[[], Any], device: torch.device) -> float:
 @torch.inference_mode()
 def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
     """Of a device in a precision."""
-    matrix = torch.randn(4096, 4096, device=device).to(dtype)
+    matrix = torch.randn(SIDE, SIDE, device=device).to(dtype)
     image = torch.randn(1, 256, 120, 216, device=device).to(dtype)
     image = image.contiguous(memory_format=torch.channels_last)
     filters = torch.randn(256, 256, 3, 3, device=device).to(dtype) / 48
     rates = [
-        2 * 4096**3 / best_seconds(lambda: matrix @ matrix, device),
+        2 * SIDE**3 / best_seconds(lambda: matrix @ matrix, device),
         2
         * 9
         * 256**2

@@ -151,15 +151,17 @@ def test_operations_and_bytes_are_counted() -> None:
         assert counter.operations == done + operations // 4 + 2 * 5 * 7 * 3
 
 
-def test_roofline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_roofline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_roofline, "SIDE", 256)
     path = tmp_path / "roofline.json"
     argv = "--methods imsfr --objects 2 --net_size tiny --height 48 --width 64 --device cpu".split()
     assert bench_roofline.main([*argv, "--output", str(path)]) == 0
-    whole, half = json.loads(path.read_text())["rows"]
+    content = json.loads(path.read_text())
+    assert [*content["peaks"]] == ["float32", "bfloat16"]
+    whole, half = content["rows"]
     assert (whole["precision"], half["precision"]) == ("float32", "bfloat16")
     assert whole["direct_gflop"] == pytest.approx(half["direct_gflop"])
     for row in (whole, half):
         assert 0 < row["gflop"] <= row["direct_gflop"]
         assert row["share"] == pytest.approx(row["bound_ms"] / row["ms"])
-    assert "Peaks in bfloat16" in capsys.readouterr().out
     assert bench_roofline.main([*argv, "--device", "foo", "--output", str(path)]) == 2
