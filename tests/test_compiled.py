@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -12,6 +15,15 @@ from tests.test_network import tiny_network
 from util.hyper_para import CompileMode, EvalSettings
 
 NUM_FRAMES = 4
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """What torch compiled, and keeps, is not for other tests."""
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+    gc.collect()
 
 
 def follow(method: str, mode: CompileMode) -> tuple[list[torch.Tensor], Sessions]:
@@ -25,7 +37,6 @@ def follow(method: str, mode: CompileMode) -> tuple[list[torch.Tensor], Sessions
 @pytest.mark.parametrize(("method", "mode"), [("imsfr", "reduce-overhead"), ("gsfm", "default")])
 def test_the_same_answers(method: str, mode: CompileMode) -> None:
     plain, _ = follow(method, "")
-    torch.compiler.reset()
     counters = torch._dynamo.utils.counters
     counters.clear()
     compiled, sessions = follow(method, mode)
