@@ -101,7 +101,12 @@ class InferenceCore:
 
         Args:
             frames: (T, 3, H, W), normalised (`Network.normalise`).
+
+        Raises:
+            ValueError: they are of another shape.
         """
+        if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
+            raise ValueError(f"Frames are (T, 3, H, W) together; these are {tuple(frames.shape)}.")
         padding = padding_of(*frames.shape[-2:])
         images = pad(frames, padding).to(self.network.mean.device, self.network.dtype)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -149,12 +154,17 @@ class InferenceCore:
             return self._propagate(frame, is_last)
         return torch.ones(1, *size, device=self.network.mean.device)
 
+    @property
+    def needs_every_frame(self) -> bool:
+        """Whether, once there are objects, each frame looks at the masks of the one before."""
+        return self.network.key_encoder.needs_prior
+
     def can_skip(self) -> bool:
         """Whether nothing would be remembered of the next frame, nor of the one before by it: where
         nobody wants its masks either, `skip` it."""
         is_idle = self._pending is None and not self._is_over
-        if self.labels and self.network.key_encoder.needs_prior:
-            return False  # the frame after looks at this one's masks
+        if self.labels and self.needs_every_frame:
+            return False
         return is_idle and not self._wants_memory(self.frame_index + 1)
 
     def skip(self) -> None:
@@ -346,14 +356,14 @@ class Sessions:
         """uint8 RGB (3, H, W) -> what `step` takes."""
         return self.network.normalise(image)
 
-    def frames_at_once(self, height: int, width: int) -> int:
-        """Of this size, how many it takes to look at frames fastest, where they are there before
+    def frames_at_once(self, num_pixels: int) -> int:
+        """How many frames of so many pixels are looked at fastest, where they are there before
         their turn."""
         if self.settings.encode_batch:
             return self.settings.encode_batch
         if self.device.type == "cpu" and self.network.dtype == torch.float32:
             return 1  # one fills a CPU
-        return min(max(_PIXELS_AT_ONCE // (height * width), 1), _FRAMES_AT_ONCE)
+        return min(max(_PIXELS_AT_ONCE // num_pixels, 1), _FRAMES_AT_ONCE)
 
     def start(self, num_frames: int | None = None, num_objects: int | None = None) -> InferenceCore:
         """A core for the next video, of this length and so many objects in all where known."""

@@ -35,7 +35,7 @@ class MemoryPolicy:
         least = self.num_reserved + 2
         if self.mem_capacity and self.mem_capacity < least:
             raise ValueError(
-                f"mem_capacity {self.mem_capacity} is too small: this memory needs {least} slots "
+                f"mem_capacity {self.mem_capacity} is too small: this memory needs {least} frames "
                 "at least (or 0, for any number)."
             )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
-import shutil
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from model.compiled import require_compiler
 from model.losses import HardExampleSchedule, mean_iou
 from model.methods import METHODS
 from model.network import Network, to_channels_last
@@ -53,12 +52,6 @@ def _distribute(module: nn.Module, device: torch.device) -> DistributedDataParal
     return DistributedDataParallel(module, **options)
 
 
-def has_compiler() -> bool:
-    """Whether torch.compile finds what it writes its kernels for."""
-    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
-    return any(shutil.which(name) for name in names if name)
-
-
 class Model:
     """A network in training, with its optimiser, schedule and counters.
 
@@ -88,11 +81,7 @@ class Model:
         row = METHODS[network.spec.method]
         unroll: nn.Module = row.unroll(self.network)
         if settings.compile:
-            if not has_compiler():
-                raise ValueError(
-                    "--compile needs a C++ compiler (c++, g++ or clang++), and there is none on "
-                    "the path: install one, or leave the flag out."
-                )
+            require_compiler()
             unroll.compile()
         self.unroll = unroll
         if ranks.world_size > 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,13 +49,14 @@ class NetworkSpec:
 
 
 class Network(nn.Module):
-    """Parts in, three functions out; training and inference call the same three.
+    """Parts in, a few functions out, which training and inference share.
 
     The parts are built by a method's row (model/methods.py) and handed in.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
+    is_compiled = False
 
     def __init__(
         self,
@@ -228,8 +230,18 @@ class Network(nn.Module):
         # Images are normalised in float32 whatever the weights are.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
         if compile_mode:
-            compile_parts(network._compiled_parts(), compile_mode)
+            compile_parts(network, network._compiled_parts(), compile_mode)
+            network.is_compiled = True
         return network
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which what torch compiled would not follow."""
+        if self.is_compiled:
+            raise ValueError(
+                "A compiled network cannot be copied: copy the one that it was made of, or compile "
+                "that once more."
+            )
+        return self.__dict__.copy()
 
     def _compiled_parts(self) -> list[tuple[nn.Module, str]]:
         """What runs on whole feature maps: not memory, which has another shape on every frame."""

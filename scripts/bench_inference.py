@@ -44,6 +44,7 @@ from util.files import write_json
 from util.hyper_para import CompileMode, EvalSettings
 from util.images import read_image
 from util.masks import DAVIS_PALETTE, write_mask
+from util.parse_settings import LARGEST_BATCH
 from util.provenance import describe_run
 from util.synthetic import make_clip
 from util.tracker import Tracker, label_map
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precision", nargs="+", default=["float32", "half"])
     parser.add_argument("--frames", type=int, help="default: as the published ones, 11 or 8")
     parser.add_argument("--mem_capacity", type=int, help="frames that memory holds at most")
-    parser.add_argument("--mem_half", action="store_true", help="as eval scripts have it")
+    parser.add_argument("--mem_half", action="store_true", help="as eval scripts have it (float32)")
     modes = [mode for mode in get_args(CompileMode) if mode]
     parser.add_argument("--compile", default="", choices=modes, help="as eval scripts have it")
     parser.add_argument(
@@ -94,8 +95,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if arguments.repeats < 1 or (arguments.frames is not None and arguments.frames < 3):
         parser.error("--repeats must be at least 1, --frames at least 3")
-    if arguments.encode_batch < 1:
-        parser.error("--encode_batch must be at least 1")
+    if not 1 <= arguments.encode_batch <= LARGEST_BATCH:
+        parser.error(f"--encode_batch must lie between 1 and {LARGEST_BATCH}")
+    if arguments.mem_half and arguments.precision != ["float32"]:
+        parser.error("--mem_half is for float32: add --precision float32")
     try:
         device = pick_device(arguments.device)
         make_clip(3, arguments.height, arguments.width, max(arguments.objects), seed=0)
@@ -167,7 +170,7 @@ def measure(
         amp=precision == "half",
         precision="auto" if precision == "half" else precision,  # type: ignore[arg-type]
         mem_capacity=arguments.mem_capacity,
-        mem_half=arguments.mem_half and precision == "float32",
+        mem_half=arguments.mem_half,
         compile=arguments.compile,
         encode_batch=arguments.encode_batch,
         size=min(arguments.height, arguments.width),

@@ -5,9 +5,10 @@
 Of a propagated frame that is not remembered (QDMN remembers all), with one frame in memory, every
 convolution and matrix product is counted: its operations, as published (direct) and as done here (a
 quarter, where a 3x3 convolution runs by Winograd's algorithm), and the bytes of what it takes and
-gives. None can be faster than its operations at the machine's peak, nor than its bytes at the speed
-of its memory: the sum of the larger of both over all of them is the bound, which the frame's time
-is compared with. All else (sums, relus, enlarging, top-k) has to fit into the rest.
+gives. None is faster than its operations at the machine's peak, nor than its bytes at the speed of
+its memory (unless they are still in a cache): the sum of the larger of both over all of them is the
+bound, which the frame's time is compared with. All else (sums, relus, enlarging, top-k) has to fit
+into the rest.
 
 Both peaks are measured, best of 5: matrix products of 4096x4096 and the benchmarks' convolution in
 the network's precision, and copies of 256 MiB.
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from inference_core import Sessions
 from model.convolution import Conv2d
 from model.methods import METHODS, build_network
+from model.native.winograd import Winograd
 from model.network import NetworkSpec
 from scripts.bench_inference import synchronise
 from util.files import write_json
@@ -65,6 +67,15 @@ def main(argv: list[str] | None = None) -> int:
         for method in arguments.methods
         for objects in arguments.objects
     ]
+    if arguments.output.is_dir():
+        parser.error(f"--output {arguments.output} is a folder: name a file")
+    try:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        make_clip(3, arguments.height, arguments.width, max(arguments.objects), seed=0)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    settings = {name: str(value) for name, value in vars(arguments).items()}
+    run_record = {**describe_run(EvalSettings()), "settings": settings}
     rows: list[dict[str, Any]] = []
     peaks: dict[str, Peak] = {}
     try:
@@ -74,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
                 print(HEADER)
             print(describe(rows[-1]))
             content = {"rows": rows, "peaks": {k: v._asdict() for k, v in peaks.items()}}
-            write_json(arguments.output, {**content, **describe_run(EvalSettings())})
+            write_json(arguments.output, {**content, **run_record})
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -130,12 +141,12 @@ class Counter(TorchDispatchMode):
 
     Args:
         peak: of the machine, for the bound.
-        has_winograd: 3x3 convolutions of stride 1 take a quarter of the operations.
+        winograd: convolutions that suit it take a quarter of the operations; None for none.
     """
 
-    def __init__(self, peak: Peak, has_winograd: bool) -> None:
+    def __init__(self, peak: Peak, winograd: Winograd | None) -> None:
         super().__init__()
-        self._peak, self._has_winograd = peak, has_winograd
+        self._peak, self._winograd = peak, winograd
         self.direct = self.operations = self.bytes = 0
         self.bound = 0.0  # seconds
 
@@ -152,7 +163,8 @@ class Counter(TorchDispatchMode):
             return result
         moved = sum(t.nbytes for t in _tensors(args)) + sum(t.nbytes for t in _tensors(result))
         direct = int(formula(*args, **kwargs, out_val=result))
-        done = direct // 4 if self._has_winograd and _is_plain(args) else direct
+        winograd = self._winograd if _is_plain(args) else None
+        done = direct // 4 if winograd is not None and winograd.suits(args[1]) else direct
         self.direct += direct
         self.operations += done
         self.bytes += moved
@@ -209,7 +221,8 @@ def measure(
     for module in sessions.network.modules():
         if isinstance(module, Conv2d):
             module.pack(None)  # what is packed cannot be seen into
-    counter = Counter(peaks[name], packing is not None and packing.native is not None)
+    native = packing and packing.native
+    counter = Counter(peaks[name], native.winograd if native is not None else None)
     with counter:
         tracker.step(others[-1][0])
     return {

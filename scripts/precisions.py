@@ -58,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--frames must be at least 2: the first one is given")
     if arguments.json and arguments.json.is_dir():
         parser.error(f"--json {arguments.json} is a folder: name a file")
+    if arguments.json and arguments.json.parent.exists() and not arguments.json.parent.is_dir():
+        parser.error(f"--json {arguments.json}: {arguments.json.parent} is no folder")
     try:
         settings = EvalSettings(model=arguments.model, output="-", device=arguments.device)
         read = davis_2016 if arguments.year == 2016 else davis_2017

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 from datasets.protocols import select_davis
 from datasets.scoring import score
+from model.native.library import library
+from model.native.winograd import Winograd
 from scripts import (
     bench_data,
     bench_inference,
@@ -120,11 +122,14 @@ def test_inference(tmp_path: Path) -> None:
         ["--repeats", "0"],
         ["--frames", "2"],
         ["--encode_batch", "0"],
+        ["--encode_batch", "65"],
+        ["--height", "7"],
         ["--device", "foo"],
+        ["--mem_half"],
     ):
         with pytest.raises(SystemExit):
             bench_inference.main([*argv, *wrong])
-    others = ["--encode_batch", "2", "--mem_half"]
+    others = ["--encode_batch", "2"]
     assert bench_inference.main([*argv, "--repeats", "1", "--mem_capacity", "2", *others]) == 0
     content = json.loads((tmp_path / "speed.json").read_text())
     (row,) = content["rows"]
@@ -136,19 +141,26 @@ def test_inference(tmp_path: Path) -> None:
 
 def test_operations_and_bytes_are_counted() -> None:
     peak = bench_roofline.Peak(operations=1e9, bandwidth=1e9)
-    image, weight = torch.randn(1, 8, 12, 10), torch.randn(4, 8, 3, 3)
-    operations = 2 * 9 * 8 * 4 * 12 * 10
-    moved = 4 * (image.numel() + weight.numel() + 4 * 12 * 10)
-    for has_winograd, done in ((True, operations // 4), (False, operations)):
-        with torch.inference_mode(), bench_roofline.Counter(peak, has_winograd) as counter:
+    image, weight = torch.randn(1, 64, 12, 10), torch.randn(128, 64, 3, 3)
+    operations = 2 * 9 * 64 * 128 * 12 * 10
+    moved = 4 * (image.numel() + weight.numel() + 128 * 12 * 10)
+    native = library()
+    cases: list[tuple[Winograd | None, int]] = [(None, operations)]
+    cases += [] if native is None else [(native.winograd, operations // 4)]
+    for winograd, done in cases:
+        with torch.inference_mode(), bench_roofline.Counter(peak, winograd) as counter:
             result = torch.relu(F.conv2d(image, weight, padding=1))
-        assert result.shape == (1, 4, 12, 10)
+        assert result.shape == (1, 128, 12, 10)
         assert (counter.direct, counter.operations, counter.bytes) == (operations, done, moved)
         assert counter.bound == pytest.approx(max(done, moved) / 1e9)
         with torch.inference_mode(), counter:  # of stride 2, so direct in any case; and a product
             F.conv2d(image, weight, padding=1, stride=2)
             torch.randn(5, 7) @ torch.randn(7, 3)
-        assert counter.operations == done + operations // 4 + 2 * 5 * 7 * 3
+        rest = operations // 4 + 2 * 5 * 7 * 3
+        assert counter.operations == done + rest
+        with torch.inference_mode(), counter:  # of few channels, so direct as well
+            F.conv2d(image[:, :8], weight[:4, :8], padding=1)
+        assert counter.operations == done + rest + operations // (8 * 32)
 
 
 def test_roofline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from inference_core import Sessions
-from tests.test_all_methods import FRAMES, masks_on
+from model.compiled import compile_parts
+from model.features import QueryFeatures, SeenFrame
+from tests.test_all_methods import DISCS, FRAMES
 from tests.test_native import needs_compiler
 from tests.test_network import tiny_network
 from util.hyper_para import CompileMode, EvalSettings
 
-NUM_FRAMES = 4
+NUM_FRAMES = 7
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +35,16 @@ def forget() -> Iterator[None]:
 def follow(method: str, mode: CompileMode) -> tuple[list[torch.Tensor], Sessions]:
     settings = EvalSettings(device="cpu", compile=mode, mem_every=1)
     sessions = Sessions(settings, network=tiny_network(method=method))
-    core = sessions.start(NUM_FRAMES)
-    return [core.step(FRAMES[t], masks_on({0: [1, 2]}, t)) for t in range(NUM_FRAMES)], sessions
+    probs = []
+    for start, size in ((0, 40), (3, 32)):  # groups of three frames, two, one and one; two sizes
+        core = sessions.start(NUM_FRAMES)
+        looks = core.look(FRAMES[start : start + 3, :, :size]) + core.look(FRAMES[3:5, :, :size])
+        looks += core.look(FRAMES[5:6, :, :size])
+        frames: list[SeenFrame | torch.Tensor] = [*looks, FRAMES[6, :, :size]]
+        for t, frame in enumerate(frames):
+            masks = {o: DISCS[o - 1, 0, :size] for o in ((1, 2) if start else (1,))}
+            probs.append(core.step(frame, masks if t == 0 else None))
+    return probs, sessions
 
 
 @needs_compiler
@@ -44,3 +58,38 @@ def test_the_same_answers(method: str, mode: CompileMode) -> None:
     assert sessions.network.decoder.pred.packing is None, "torch does not see into packed ones"
     for one, other in zip(plain, compiled, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_results_are_copied_from_where_graphs_leave_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for a graph of a GPU: each run writes over what the one before gave."""
+    place = torch.zeros(2)
+
+    class Part(torch.nn.Module):
+        def forward(self, query: QueryFeatures, values: torch.Tensor) -> Any:
+            place.copy_(values)
+            return replace(query, key=place, thin=place), place, None
+
+    monkeypatch.setattr(torch, "compile", lambda function, mode: function)
+    part = Part()
+    compile_parts(part, [(part, "forward")], "reduce-overhead")
+    query = QueryFeatures(*(torch.full((1,), float(n)) for n in range(5)))
+    one, tensor, nothing = part(query, torch.tensor([1.0, 2.0]))
+    part(query, torch.tensor([3.0, 4.0]))
+    assert tensor.tolist() == [1, 2]
+    assert nothing is None
+    assert one.key is one.thin is tensor, "one copy of each"
+    assert one.feat4 is query.feat4, "what was handed in is where it was"
+
+
+@needs_compiler
+def test_a_compiled_network_is_not_copied() -> None:
+    network = tiny_network().for_inference(torch.device("cpu"), torch.float32, False, "default")
+    for make in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(ValueError, match="A compiled network cannot be copied"):
+            make(network)
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model.compiled.has_compiler", lambda: False)
+    with pytest.raises(ValueError, match=r"--compile needs a C\+\+ compiler"):
+        Sessions(EvalSettings(device="cpu", compile="default"), network=tiny_network())

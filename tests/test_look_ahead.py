@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -94,14 +96,66 @@ def test_with_several_views() -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_frames_that_nobody_needs_are_not_looked_at() -> None:
-    clip = Clip(starts=9, wanted=range(0, NUM_FRAMES, 2))
-    alone, _ = follow(clip, 1, write_all=False)
-    ahead, groups = follow(clip, 4, write_all=False)
-    assert groups == [2], "8 and 10; before them there is no object, and 12 comes alone"
+@pytest.mark.parametrize(
+    ("method", "starts", "groups"),
+    [
+        ("stcn", 0, [3, 2]),  # 0, 3, 6; 9, 12
+        ("stcn", 8, [2]),  # before it there is no object, and then come 9 and 12
+        ("qdmn", 0, [3, 3, 3, 3, 2]),  # whose every frame counts
+        ("qdmn", 8, [3, 2]),
+    ],
+)
+def test_frames_that_nobody_needs_are_not_looked_at(
+    method: str, starts: int, groups: list[int]
+) -> None:
+    clip = Clip(starts, wanted=range(0, NUM_FRAMES, 3))
+    alone, _ = follow(clip, 1, method, write_all=False)
+    ahead, found = follow(clip, 3, method, write_all=False)
+    assert found == groups
     assert [prob is None for prob in ahead] == [prob is None for prob in alone]
     for one, other in zip(alone, ahead, strict=True):
         assert one is other is None or torch.allclose(one, other, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_what_was_seen_of_a_group_is_gone_before_the_next() -> None:
+    alive: list[Any] = []
+
+    class Watching(Tracker):
+        def look(self, images: Any) -> list[list[Any]]:
+            gc.collect()
+            assert not [reference for reference in alive if reference() is not None]
+            looks = super().look(images)
+            alive.extend(weakref.ref(each) for views in looks for each in views)
+            return looks
+
+    sessions = Sessions(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
+    for _ in propagate(Clip(), lambda: Watching(sessions, NUM_FRAMES, 2)):
+        pass
+    assert len(alive) == NUM_FRAMES
+
+
+def test_frames_before_one_that_cannot_be_read_are_there() -> None:
+    class Broken(Clip):
+        def __getitem__(self, index: Any) -> Any:
+            if index == 6:
+                raise ValueError("00006.jpg is cut short.")
+            return super().__getitem__(index)
+
+    sessions = Sessions(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
+    found = propagate(Broken(), lambda: Tracker(sessions, NUM_FRAMES, 2))
+    assert [each.frame.index for each in itertools.islice(found, 6) if each] == [*range(6)]
+    with pytest.raises(ValueError, match=r"00006\.jpg is cut short"):
+        next(found)
+
+
+def test_a_frame_of_another_type_is_named() -> None:
+    clip = Clip()
+    clip[6] = replace(clip[6], image=clip[6].image.astype(np.int16))
+    sessions = Sessions(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
+    found = propagate(clip, lambda: Tracker(sessions, NUM_FRAMES, 2))
+    assert len([*itertools.islice(found, 6)]) == 6
+    with pytest.raises(ValueError, match="frame 00006: An image must be uint8"):
+        next(found)
 
 
 def test_a_frame_of_another_size_is_named_and_those_before_it_are_there() -> None:
@@ -131,26 +185,41 @@ def test_a_core_takes_either(method: str) -> None:
     small.step(FRAMES[0][:, :32], {1: DISCS[0, 0, :32]})
     with pytest.raises(ValueError, match=r"Frame 1 is \(40, 56\), but those before are \(32, 56\)"):
         small.step(seen[1])
+    with pytest.raises(ValueError, match=r"Frames are \(T, 3, H, W\) together; these are \(3, 40"):
+        other.look(FRAMES[0])
 
 
 def test_as_many_as_pay() -> None:
     def at_once(height: int, width: int, **asked: Any) -> int:
         sessions = Sessions(EvalSettings(device="cpu", **asked), network=tiny_network())
-        return sessions.frames_at_once(height, width)
+        return Tracker(sessions).frames_at_once(np.zeros((height, width, 3), np.uint8))
 
     assert at_once(480, 854) == 1, "one float32 frame fills a CPU"
     assert at_once(480, 854, amp=True) == 4
     assert at_once(1080, 1920, amp=True) == at_once(2160, 3840, amp=True) == 1, "memory is dear"
+    assert at_once(480, 854, amp=True, flip=True) == 2
     assert at_once(2160, 3840, encode_batch=3) == 3, "as asked for"
 
 
-def test_flag(synthetic: Path, tiny_weights: Path, tmp_path: Path) -> None:
+def test_flag(
+    synthetic: Path, tiny_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Masks of an eval script, whose folder goes on with another --encode_batch."""
+    groups = []
+    inner = Tracker.look
+
+    def look(tracker: Tracker, images: Any) -> list[list[Any]]:
+        groups.append(len(images))
+        return inner(tracker, images)
+
+    monkeypatch.setattr(Tracker, "look", look)
     flags = ["--davis_path", f"{synthetic}/DAVIS/2017", "--model", f"{tiny_weights}"]
     flags += ["--output", f"{tmp_path}/out", "--device", "cpu"]
     assert eval_davis.main([*flags, "--encode_batch", "1"]) == 0
     before = {path: read_mask(path).labels for path in (tmp_path / "out").rglob("*.png")}
     sorted(before)[-1].unlink()
+    assert groups == []
     assert eval_davis.main([*flags, "--encode_batch", "5"]) == 0
+    assert groups == [5, 5], "of the one video that was not complete; its last frame is alone"
     for path, labels in before.items():
         assert (read_mask(path).labels == labels).mean() > 0.99

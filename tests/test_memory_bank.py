@@ -371,7 +371,7 @@ def test_too_small_a_capacity() -> None:
         lambda: QualityGated(mem_capacity=2),
         lambda: SamCompression(compressor=join, mem_capacity=2),
     ):
-        with pytest.raises(ValueError, match=r"mem_capacity \d is too small: .* needs \d slots"):
+        with pytest.raises(ValueError, match=r"mem_capacity \d is too small: .* needs \d frames"):
             make()
 
 

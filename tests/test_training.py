@@ -25,7 +25,8 @@ from datasets.clips import ClipSample
 from datasets.sampler import ClipBatches
 from datasets.static import StaticClips
 from model.checkpoint import convert_published, read_weights, save_network
-from model.model import Model, has_compiler, share_of_update
+from model.compiled import has_compiler
+from model.model import Model, share_of_update
 from model.start import start_network
 from model.training_state import resume
 from util.devices import Ranks
@@ -651,7 +652,7 @@ def test_videos_go_on_at_their_place_in_the_jump_schedule(
 def test_compiling_needs_a_compiler(
     start: Train, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("model.model.has_compiler", lambda: False)
+    monkeypatch.setattr("model.compiled.has_compiler", lambda: False)
     assert start("x", "-i", 1, "--compile") == 2
     assert "--compile needs a C++ compiler" in capsys.readouterr().err
 

@@ -232,4 +232,5 @@ def _explain(error: RuntimeError) -> str:
     """What torch said, and what helps where it ran out of memory."""
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
     is_memory = isinstance(error, torch.OutOfMemoryError) or "allocate" in said
-    return f"{said} (try --amp, a smaller --size or a larger --mem_every)" if is_memory else said
+    advice = "try --amp, --encode_batch 1, a smaller --size or a larger --mem_every"
+    return f"{said} ({advice})" if is_memory else said

@@ -224,7 +224,7 @@ class EvalSettings:
         "frames that memory holds at most, the first one and all others counted; 0: any number",
     )
     mem_half: bool = knob(
-        False, "keep what is read from memory in float16, even of a float32 network: half as large"
+        False, "keep values in memory in float16, even of a float32 network: 0.5 to 0.75 as large"
     )
     include_last: bool = knob(
         False, "(every_n, isogenous) also read the latest frame, remembered for one step"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # PIL tells damage by these, depending on where in the file it is.
@@ -179,7 +179,9 @@ def _naming_damage(path: Path, kind: str) -> Iterator[None]:
     except (FileNotFoundError, PermissionError):
         raise
     except DAMAGE_ERRORS as error:
+        # Of what is no image at all it says the address of a buffer.
+        said = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
         raise ValueError(
-            f"{kind} {path} cannot be read, it is cut short, damaged, or not an image ({error}): "
-            "save or download it again"
+            f"{kind} {path} cannot be read, it is cut short, damaged, or not an image{said}: save "
+            "or download it again"
         ) from error

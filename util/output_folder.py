@@ -27,7 +27,7 @@ RUN_FILE = "run.json"
 # What differs between two runs of the same masks: the weights' digest tells the model, the videos
 # have digests, and what else a run writes is looked for.
 _IGNORED = {
-    "model", "output", "device", "benchmark", "compile", "encode_batch", "overlay", "save_scores",
+    "model", "output", "device", "benchmark", "encode_batch", "overlay", "save_scores",
     "davis_path", "yv_path", "data_path", "video", "mask",
 }  # fmt: skip
 

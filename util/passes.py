@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +14,9 @@ import torch
 from util.background import Frames, prefetch
 from util.scores import pack_scores, read_scores, write_scores
 from util.tracker import Tracker
+
+# Frames that nobody wants wait with those that are wanted, so many times as many at most.
+_FRAMES_HELD = 5
 
 
 class Segmented(NamedTuple):
@@ -74,6 +78,7 @@ def propagate(
             if leaving:
                 tracker.remove(leaving)
             yield _segment(tracker, frame, seen, frame.index == order[-1], write_all)
+            del seen  # with it, what was seen of its whole group
 
     if direction != "both":
         yield from run(onwards if direction == "forwards" else back)
@@ -103,20 +108,46 @@ def _look_ahead(
 ) -> Iterator[tuple[Any, Any]]:
     """Frames, and what the tracker saw of them when it looked at several at once (or None)."""
     frames = iter(frames)
-    for first in frames:
-        num = tracker.frames_at_once(first.image)
-        group = [first, *itertools.islice(frames, num - 1)]
-        # Of frames that nobody wants, most are never looked at.
-        wanted = [frame for frame in group if frame.is_required or write_all]
-        has_objects = tracker.labels or any(frame.new_labels is not None for frame in group)
-        is_alike = len({frame.image.shape for frame in wanted}) == 1
-        seen: dict[int, Any] = {}
-        if len(wanted) > 1 and has_objects and is_alike:
-            looks = tracker.look([frame.image for frame in wanted])
-            seen = {frame.index: look for frame, look in zip(wanted, looks, strict=True)}
+    failure: Exception | None = None
+    while failure is None:
+        group: deque[Any] = deque()
+        num_due = 0
+        try:
+            for frame in frames:
+                group.append(frame)
+                num_due += _is_due(tracker, frame, write_all)
+                num = tracker.frames_at_once(frame.image)
+                if num_due >= num or len(group) >= _FRAMES_HELD * num:
+                    break
+        except Exception as error:  # of a frame that comes after those of the group
+            failure = error
+        if not group:
+            break
+        seen = _look(tracker, group, write_all)
         while group:
-            frame = group.pop(0)
+            frame = group.popleft()
             yield frame, seen.pop(frame.index, None)
+    if failure is not None:
+        raise failure
+
+
+def _is_due(tracker: Tracker, frame: Any, write_all: bool) -> bool:
+    """Whether a frame is looked at for certain; of those that nobody wants, most are not."""
+    return frame.is_required or write_all or tracker.needs_every_frame
+
+
+def _look(tracker: Tracker, group: Iterable[Any], write_all: bool) -> dict[int, Any]:
+    """What the tracker sees of frames, by index; of none where one look is no better."""
+    if not tracker.labels:  # before there are objects, nothing is looked at
+        group = itertools.dropwhile(lambda frame: frame.new_labels is None, group)
+    due = [frame for frame in group if _is_due(tracker, frame, write_all)]
+    if len(due) < 2 or len({frame.image.shape for frame in due}) > 1:
+        return {}
+    try:
+        looks = tracker.look([frame.image for frame in due])
+    except ValueError:  # the tracker's step says of which frame
+        return {}
+    return {frame.index: look for frame, look in zip(due, looks, strict=True)}
 
 
 def _segment(tracker: Tracker, frame: Any, seen: Any, is_last: bool, write_all: bool) -> Segmented:

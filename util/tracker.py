@@ -29,6 +29,8 @@ class Core(Protocol):
     ) -> torch.Tensor: ...
     @property
     def num_memory_frames(self) -> int: ...
+    @property
+    def needs_every_frame(self) -> bool: ...
     def can_skip(self) -> bool: ...
     def skip(self) -> None: ...
 
@@ -43,7 +45,7 @@ class Sessions(Protocol):
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """uint8 (3, H, W) -> what a session takes."""
 
-    def frames_at_once(self, height: int, width: int) -> int:
+    def frames_at_once(self, num_pixels: int) -> int:
         """How many frames of a size are looked at fastest."""
 
     def start(self, num_frames: int | None, num_objects: int | None) -> Core:
@@ -154,7 +156,13 @@ class Tracker:
 
     def frames_at_once(self, image: np.ndarray) -> int:
         """How many frames like this one `look` takes at once to be fastest."""
-        return self._sessions.frames_at_once(*max(view.size_of(image) for view in self._views))
+        sizes = (view.size_of(image) for view in self._views)
+        return self._sessions.frames_at_once(sum(height * width for height, width in sizes))
+
+    @property
+    def needs_every_frame(self) -> bool:
+        """Whether no frame can be skipped once there are objects."""
+        return any(core.needs_every_frame for core in self._cores)
 
     @torch.inference_mode()
     def look(self, images: Sequence[np.ndarray]) -> list[list[Any]]:
