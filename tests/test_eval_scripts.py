@@ -502,9 +502,7 @@ def test_a_video_that_does_not_fit_into_memory_fails_alone(
     monkeypatch.setattr(inference_core.InferenceCore, "step", hungry)
     result = evaluate("davis", davis)
     assert result.code == 1
-    assert (
-        "FAILED val-000: CUDA out of memory. (try --amp, --encode_batch 1," in result.out
-    )
+    assert "FAILED val-000: CUDA out of memory. (try --amp, --encode_batch 1," in result.out
     assert names_in(tmp_path / "out") == {"run.json", "val-001"}
 
 
