@@ -57,7 +57,7 @@ def _copying(run: Callable[..., Any]) -> Callable[..., Any]:
         torch.compiler.cudagraph_mark_step_begin()
         result = run(*args)
         # What was handed in and comes back, as features do, is in no such place.
-        return _copy(result, {id(tensor): tensor for tensor in _tensors(args)})
+        return _copy(result, {id(tensor): tensor for tensor in tensors_of(args)})
 
     return run_and_copy
 
@@ -80,13 +80,13 @@ def _copy(result: Any, copies: dict[int, torch.Tensor]) -> Any:
     return result
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors in tuples and dataclasses."""
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in tuples, lists and dataclasses."""
     if isinstance(value, torch.Tensor):
         yield value
-    elif isinstance(value, tuple):
+    elif isinstance(value, (tuple, list)):
         for part in value:
-            yield from _tensors(part)
+            yield from tensors_of(part)
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
-            yield from _tensors(getattr(value, field.name))
+            yield from tensors_of(getattr(value, field.name))

@@ -7,8 +7,8 @@ convolution and matrix product is counted: its operations, as published (direct)
 quarter, where a 3x3 convolution runs by Winograd's algorithm), and the bytes of what it takes and
 gives. None is faster than its operations at the machine's peak, nor than its bytes at the speed of
 its memory (unless they are still in a cache): the sum of the larger of both over all of them is the
-bound, which the frame's time is compared with. All else (sums, relus, enlarging, top-k) has to fit
-into the rest.
+bound, which the best frame's time is compared with. All else (sums, relus, enlarging, top-k) has to
+fit into the rest.
 
 Both peaks are measured, best of 5: matrix products of 4096x4096 and the benchmarks' convolution in
 the network's precision, and copies of 256 MiB.
@@ -32,6 +32,7 @@ from torch.utils.flop_counter import flop_registry
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from inference_core import Sessions
+from model.compiled import tensors_of
 from model.convolution import Conv2d
 from model.methods import METHODS, build_network
 from model.native.winograd import Winograd
@@ -161,7 +162,7 @@ class Counter(TorchDispatchMode):
         result = func(*args, **kwargs)
         if formula is None:
             return result
-        moved = sum(t.nbytes for t in _tensors(args)) + sum(t.nbytes for t in _tensors(result))
+        moved = sum(tensor.nbytes for tensor in tensors_of((args, result)))
         direct = int(formula(*args, **kwargs, out_val=result))
         winograd = self._winograd if _is_plain(args) else None
         done = direct // 4 if winograd is not None and winograd.suits(args[1]) else direct
@@ -170,14 +171,6 @@ class Counter(TorchDispatchMode):
         self.bytes += moved
         self.bound += max(done / self._peak.operations, moved / self._peak.bandwidth)
         return result
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    if isinstance(values, torch.Tensor):
-        return [values]
-    if isinstance(values, (tuple, list)):
-        return [tensor for value in values for tensor in _tensors(value)]
-    return []
 
 
 def _is_plain(args: Any) -> bool:
