@@ -7,8 +7,9 @@ from pathlib import Path
 
 from datasets.davis import davis_2017
 from datasets.video import Video
-from inference_core import InferenceCore, Sessions
-from util.eval_runner import run_eval
+from inference.predictor import Predictor
+from inference.runner import run_eval
+from inference_core import InferenceCore
 from util.hyper_para import EvalSettings
 from util.parse_settings import parse_eval
 
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_eval(
         settings,
         lambda: read_videos(settings),
-        lambda: Sessions(settings, InferenceCore),
+        lambda: Predictor(settings, InferenceCore),
     )
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from datasets.generic import check_direction, generic, one_video
 from datasets.video import Video
-from inference_core import Sessions
+from inference.predictor import Predictor
+from inference.runner import run_eval
 from inference_core_yv import InferenceCoreYV
-from util.eval_runner import run_eval
 from util.hyper_para import EvalSettings
 from util.parse_settings import parse_eval
 
@@ -33,8 +33,8 @@ def main(argv: list[str] | None = None) -> int:
     return run_eval(
         settings,
         lambda: read_videos(settings),
-        lambda: Sessions(settings, InferenceCoreYV),
-        has_summary=True,
+        lambda: Predictor(settings, InferenceCoreYV),
+        writes_statistics=True,
     )
 
 

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from datasets.youtube import youtube
-from inference_core import Sessions
+from inference.predictor import Predictor
+from inference.runner import run_eval
 from inference_core_yv import InferenceCoreYV
-from util.eval_runner import run_eval
 from util.parse_settings import parse_eval
 
 
@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_eval(
         settings,
         lambda: youtube(Path(settings.yv_path), settings.split, settings.shorter_side),
-        lambda: Sessions(settings, InferenceCoreYV),
+        lambda: Predictor(settings, InferenceCoreYV),
     )
 
 

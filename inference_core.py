@@ -1,31 +1,19 @@
-"""Segment one video, one frame at a time. Nothing held grows, save what the policy stores."""
+"""Segment one video, one frame at a time, in constant memory apart from the memory bank."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from inference_memory_bank import POLICIES, MemoryPolicy, SamCompression
-from model.backbones import Pyramid
-from model.checkpoint import load_for_evaluation
-from model.features import MemoryEntry, QueryFeatures, SeenFrame
+from inference_memory_bank import MemoryPolicy
+from model.backbones import ImageFeatures
+from model.features import EncodedImage, MemoryEntry, QueryFeatures
 from model.matching import aggregate
 from model.memory_bank import MemoryBank
 from model.network import Network
-from util.devices import pick_device, pick_dtype, started_ranks, tune
-from util.files import sha256
-from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of, unpad
-from util.parse_settings import of_method, policy_settings
-
-# Of the Gaussian kernel, in positions (Cheng et al., MiVOS, CVPR 2021; QDMN's --use_km).
-KERNEL_SIGMA = 5.6
-
-# Frames to look at in one pass: more are no faster, and at 4K each takes gigabytes.
-_FRAMES_AT_ONCE, _PIXELS_AT_ONCE = 4, 4 * 480 * 864
 
 
 @dataclass
@@ -60,7 +48,7 @@ class InferenceCore:
         halves_memory: keep float32 values in float16.
     """
 
-    takes_later_masks = False
+    accepts_later_masks = False
 
     def __init__(
         self,
@@ -72,7 +60,7 @@ class InferenceCore:
         num_objects: int | None = None,
         halves_memory: bool = False,
     ) -> None:
-        if policy.needs_quality and not network.scores_masks:
+        if policy.needs_quality and not network.predicts_quality:
             raise ValueError(
                 f"{type(policy).__name__} needs a head that scores masks, as qdmn has: "
                 f"{network.spec.method} has none."
@@ -96,8 +84,8 @@ class InferenceCore:
         self._is_over = False
 
     @torch.inference_mode()
-    def look(self, frames: torch.Tensor) -> list[SeenFrame]:
-        """Look at frames before their turn, all in one pass, for `step` to take one by one.
+    def encode_images(self, frames: torch.Tensor) -> list[EncodedImage]:
+        """Encode frames ahead of their turn, in one batch; `step` takes the results one by one.
 
         Args:
             frames: (T, 3, H, W), normalised (`Network.normalise`).
@@ -110,16 +98,16 @@ class InferenceCore:
         padding = padding_of(*frames.shape[-2:])
         images = pad(frames, padding).to(self.network.mean.device, self.network.dtype)
         images = images.contiguous(memory_format=torch.channels_last)
-        features = (feature.split(1) for feature in self.network.look(images))
+        features = (feature.split(1) for feature in self.network.encode_image(images))
         return [
-            SeenFrame(image, padding, Pyramid(*parts))
+            EncodedImage(image, padding, ImageFeatures(*parts))
             for image, *parts in zip(images.split(1), *features, strict=True)
         ]
 
     @torch.inference_mode()
     def step(
         self,
-        frame: torch.Tensor | SeenFrame,
+        frame: torch.Tensor | EncodedImage,
         masks: Mapping[int, torch.Tensor] | None = None,
         is_last: bool = False,
     ) -> torch.Tensor:
@@ -127,7 +115,7 @@ class InferenceCore:
 
         Args:
             frame: (3, H, W), normalised (`Network.normalise`), the same size for the whole video;
-                or what `look` made of it.
+                or its encoding from `encode_images`.
             masks: label -> (H, W) in [0, 1]: the objects, on the frame where they start.
             is_last: nothing comes after, so nothing is remembered.
 
@@ -191,7 +179,7 @@ class InferenceCore:
         banks = [group.bank for group in self._groups]
         return max((b.num_slots + (b.embedding is not None) for b in banks), default=0)
 
-    def _check_frame(self, frame: torch.Tensor | SeenFrame) -> tuple[int, int]:
+    def _check_frame(self, frame: torch.Tensor | EncodedImage) -> tuple[int, int]:
         """The size of the next frame, which may come."""
         index = self.frame_index + 1
         if self._is_over:
@@ -199,7 +187,7 @@ class InferenceCore:
                 f"Frame {index} comes after the one that was said to be the last: start a new "
                 "session for another video."
             )
-        if isinstance(frame, SeenFrame):
+        if isinstance(frame, EncodedImage):
             size = frame.size
         elif frame.ndim != 3 or frame.shape[0] != 3 or not frame.is_floating_point():
             raise ValueError(
@@ -220,7 +208,7 @@ class InferenceCore:
         index = self.frame_index + 1
         if not masks:
             raise ValueError(f"Frame {index} was given no masks: leave them out (None) instead.")
-        if self.labels and not self.takes_later_masks:
+        if self.labels and not self.accepts_later_masks:
             raise ValueError(
                 f"Frame {index} brings masks, but the objects started before: use "
                 "InferenceCoreYV for objects that appear later."
@@ -237,7 +225,7 @@ class InferenceCore:
                     "start at 1 (0 is the background): split a label map into one mask per object."
                 )
 
-    def _propagate(self, frame: torch.Tensor | SeenFrame, is_last: bool) -> torch.Tensor:
+    def _propagate(self, frame: torch.Tensor | EncodedImage, is_last: bool) -> torch.Tensor:
         """Segment from memory, then remember what the policy wants."""
         image, padding, query = self._encode_query(frame)
         prob = self._segment(query)
@@ -247,7 +235,7 @@ class InferenceCore:
         return unpad(prob, padding)
 
     def _annotate(
-        self, frame: torch.Tensor | SeenFrame, masks: Mapping[int, torch.Tensor], is_last: bool
+        self, frame: torch.Tensor | EncodedImage, masks: Mapping[int, torch.Tensor], is_last: bool
     ) -> torch.Tensor:
         """Take given masks, and remember the frame with them."""
         image, padding, query = self._encode_query(frame)
@@ -259,14 +247,15 @@ class InferenceCore:
         return unpad(prob, padding)
 
     def _encode_query(
-        self, frame: torch.Tensor | SeenFrame
+        self, frame: torch.Tensor | EncodedImage
     ) -> tuple[torch.Tensor, tuple[int, int, int, int], QueryFeatures]:
         """The padded image, its padding and features; the frame before is in memory by then."""
-        seen = frame if isinstance(frame, SeenFrame) else self.look(frame[None])[0]
+        encoded = frame if isinstance(frame, EncodedImage) else self.encode_images(frame[None])[0]
         if self._pending is not None:
-            self._write(self._pending, seen.image)
+            self._write(self._pending, encoded.image)
             self._pending = None
-        return seen.image, seen.padding, self.network.encode_query(seen.pyramid, self._prior)
+        query = self.network.encode_query(encoded.features, self._prior)
+        return encoded.image, encoded.padding, query
 
     def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:
         """Where objects are, (1, 1, H, W), from probabilities (O+1, H, W)."""
@@ -321,78 +310,3 @@ class InferenceCore:
     def _encode(self, frame: _Pending, next_image: torch.Tensor | None) -> MemoryEntry:
         masks = frame.prob[None].to(frame.image.dtype)
         return self.network.encode_memory(frame.image, frame.query, masks, next_image)
-
-
-class Sessions:
-    """Fresh cores, video after video, from one network and the settings of an eval script.
-
-    On a CPU it has this process keep the memory that it frees (see `util.devices.tune`).
-
-    Args:
-        network: in the place of the weights in `settings.model`.
-    """
-
-    def __init__(
-        self,
-        settings: EvalSettings,
-        core_type: type[InferenceCore] = InferenceCore,
-        network: Network | None = None,
-    ) -> None:
-        self.device = pick_device(settings.device, started_ranks().local_rank)
-        dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
-        if settings.exact and dtype != torch.float32:
-            raise ValueError(f"exact is float32, and {dtype} was asked for: choose one of them.")
-        tune(self.device, settings.exact, settings.benchmark)
-        self.weights_sha256 = ""
-        if network is None:
-            network = load_for_evaluation(settings.model)
-            self.weights_sha256 = sha256(Path(settings.model))
-        self.settings = settings = of_method(settings, network.spec.method)
-        self.network = network.for_inference(self.device, dtype, settings.exact, settings.compile)
-        self.policy = make_policy(self.network, settings)
-        self.core_type = core_type
-
-    def normalise(self, image: torch.Tensor) -> torch.Tensor:
-        """uint8 RGB (3, H, W) -> what `step` takes."""
-        return self.network.normalise(image)
-
-    def frames_at_once(self, num_pixels: int) -> int:
-        """How many frames of so many pixels are looked at fastest, where they are there before
-        their turn."""
-        if self.settings.encode_batch:
-            return self.settings.encode_batch
-        if self.device.type == "cpu" and self.network.dtype == torch.float32:
-            return 1  # one fills a CPU
-        return min(max(_PIXELS_AT_ONCE // num_pixels, 1), _FRAMES_AT_ONCE)
-
-    def start(self, num_frames: int | None = None, num_objects: int | None = None) -> InferenceCore:
-        """A core for the next video, of this length and so many objects in all where known."""
-        sigma = KERNEL_SIGMA if self.settings.use_km else None
-        top_k = self.settings.top or None
-        if self.settings.dataset != "youtube":
-            num_objects = None
-        halves = self.settings.mem_half
-        return self.core_type(
-            self.network, self.policy, top_k, num_frames, sigma, num_objects, halves
-        )
-
-
-def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:
-    """The memory policy that settings from `of_method` ask for.
-
-    Raises:
-        ValueError: the network lacks a part that the policy needs, or a number makes no sense.
-    """
-    method, options = network.spec.method, policy_settings(settings)
-    lacking = None
-    if settings.memory == "quality" and not network.scores_masks:
-        lacking = "a head that scores masks, as qdmn has"
-    if settings.memory == "sam":
-        options["compressor"] = network.compressor
-        is_learned = (settings.mode or SamCompression.mode).endswith("compress")
-        if network.compressor is None and is_learned:
-            lacking = "a compressor of memory frames, as rde has (stm, two-frames, gt and last "
-            lacking += "are modes without one)"
-    if lacking:
-        raise ValueError(f"--memory {settings.memory} needs {lacking}: {method} has none.")
-    return POLICIES[settings.memory](**options)

@@ -17,7 +17,7 @@ class InferenceCoreYV(InferenceCore):
     together share one bank, and so one affinity. All banks take a frame on which masks are given.
     """
 
-    takes_later_masks = True
+    accepts_later_masks = True
 
     def _merge(self, query: QueryFeatures, masks: Mapping[int, torch.Tensor]) -> torch.Tensor:
         """What memory says of the known objects, overruled by the masks.
@@ -38,7 +38,7 @@ class InferenceCoreYV(InferenceCore):
             prob[self.labels.index(label)] = mask
         return prob
 
-    def remove(self, labels: Iterable[int]) -> None:
+    def remove_objects(self, labels: Iterable[int]) -> None:
         """Forget objects; the others are followed as before, without these beside them.
 
         Raises:
@@ -69,7 +69,7 @@ class InferenceCoreYV(InferenceCore):
         """With `num_objects` as published for YouTube-VOS: of the softmax of what are probabilities
         already, in which objects still to come take part with a probability of 0."""
         if self.num_objects is not None:
-            num_to_come = max(self.num_objects - len(self.labels), 0)
-            to_come = prob.new_zeros(num_to_come, *prob.shape[1:])
+            num_future = max(self.num_objects - len(self.labels), 0)
+            to_come = prob.new_zeros(num_future, *prob.shape[1:])
             prob = torch.softmax(torch.cat([prob, to_come]), 0)
         return super()._make_prior(prob)

@@ -70,12 +70,12 @@ class MemoryPolicy:
     def _is_due(self, bank: MemoryBank, frame_index: int) -> bool:
         return frame_index - bank.last_stored >= self.mem_every
 
-    def _make_room(self, bank: MemoryBank) -> None:
+    def _evict(self, bank: MemoryBank) -> None:
         """Drop frames until one more can be stored."""
         while self.mem_capacity and len(bank.stored) >= self.mem_capacity - self.num_reserved:
-            bank.remove(self._choose_leaver(bank))
+            bank.remove(self._choose_evicted(bank))
 
-    def _choose_leaver(self, bank: MemoryBank) -> Slot:
+    def _choose_evicted(self, bank: MemoryBank) -> Slot:
         return min(bank.stored[1:], key=lambda slot: (slot.is_annotation, slot.frame_index))
 
 
@@ -107,7 +107,7 @@ class EveryN(MemoryPolicy):
     ) -> None:
         """See MemoryPolicy."""
         if is_annotation or self._is_due(bank, frame_index):
-            self._make_room(bank)
+            self._evict(bank)
             bank.append(entry, frame_index, is_annotation=is_annotation)
         elif self.include_last:
             bank.append(entry, frame_index, is_temporary=True)
@@ -212,7 +212,7 @@ class QualityGated(MemoryPolicy):
         quality = self._measure(bank, entry, is_annotation)
         is_good = quality > self.quality_threshold
         if is_annotation or (is_good and self._is_due(bank, frame_index)):
-            self._make_room(bank)
+            self._evict(bank)
             bank.append(entry, frame_index, is_annotation=is_annotation, quality=quality)
         else:
             bank.append(entry, frame_index, is_temporary=True)
@@ -232,7 +232,7 @@ class QualityGated(MemoryPolicy):
         bank.reference_quality = bank.reference_quality or quality
         return quality / bank.reference_quality if bank.reference_quality else 0.0
 
-    def _choose_leaver(self, bank: MemoryBank) -> Slot:
+    def _choose_evicted(self, bank: MemoryBank) -> Slot:
         newest = bank.stored[-1].number + 1  # the one to come
 
         def worth(slot: Slot) -> tuple[bool, float]:
@@ -297,7 +297,7 @@ class SamCompression(MemoryPolicy):
         if not (is_annotation or self.needs(bank, frame_index)):
             return
         if self.mode == "stm":
-            self._make_room(bank)
+            self._evict(bank)
             bank.append(entry, frame_index, is_annotation=is_annotation)
         else:  # the latest frame takes its turn
             bank.append(entry, frame_index, not is_first, is_annotation)

@@ -16,8 +16,8 @@ from datasets.clips import TrainingClips, start_worker
 from datasets.curriculum import find_data, stage_clips
 from datasets.sampler import ClipBatches
 from datasets.static import PUBLISHED_SETS
-from model.model import Model, share_of_update
 from model.start import start_network
+from model.trainer import Trainer, share_of_update
 from model.training_state import (
     checkpoint_path,
     find_newest,
@@ -26,21 +26,13 @@ from model.training_state import (
     resume,
     save,
 )
-from util.devices import (
-    Ranks,
-    from_main,
-    join_ranks,
-    leave_ranks,
-    pick_device,
-    pick_dtype,
-    same_over_ranks,
-    was_restarted,
-)
+from util.devices import pick_device, pick_dtype
 from util.files import claimed
 from util.hyper_para import TrainSettings
 from util.logger import Meter, TrainLog
 from util.parse_settings import last_weights, parse_train
 from util.provenance import describe_run, write_environment
+from util.ranks import Ranks, from_main, join_ranks, leave_ranks, same_over_ranks, was_restarted
 from util.signals import INTERRUPTED, StopRequest
 
 # Seconds that the workers of a killed run may hold its folder.
@@ -60,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
                     if ranks.is_main:
                         print(f"{settings.id} is finished: {last_weights(settings)} is there.")
                     continue
-                model = train_stage(settings, part, ranks, stop, is_restart)
-                if model.must_stop:
+                trainer = train_stage(settings, part, ranks, stop, is_restart)
+                if trainer.must_stop:
                     return stop.status
     except (ValueError, OSError, FloatingPointError) as error:
         # A loader's worker hands its error over as the last line of a traceback.
@@ -90,7 +82,7 @@ def is_finished(settings: TrainSettings, is_restart: bool) -> bool:
 
 def train_stage(
     settings: TrainSettings, data: list[Any], ranks: Ranks, stop: StopRequest, is_restart: bool
-) -> Model:
+) -> Trainer:
     """Build everything and train one stage to its end, or until it is asked to stop."""
     device = pick_device(settings.device, ranks.local_rank)
     # Scaled float16 training is not reliable on MPS.
@@ -102,8 +94,8 @@ def train_stage(
     clips = stage_clips(settings, data, share * ranks.world_size)
     found = from_main(partial(pick_checkpoint, settings, is_restart))
     network = start_network(settings, is_fresh=found is None)
-    model = Model(network, settings, describe_run(settings), device, dtype, ranks)
-    model.record |= {
+    trainer = Trainer(network, settings, describe_run(settings), device, dtype, ranks)
+    trainer.record |= {
         "num_processes": ranks.world_size,
         "clips_per_update": share * ranks.world_size,
         "num_samples": len(clips),
@@ -112,32 +104,32 @@ def train_stage(
     torch.manual_seed(settings.seed + ranks.rank)  # dropout differs between processes
     if found is not None:
         path, notes = found
-        resume(model, path)
+        resume(trainer, path)
         for note in notes if ranks.is_main else ():
             print(f"train.py: warning: {note}", file=sys.stderr)
-    if not same_over_ranks((model.iteration, model.record["dataset_sizes"], len(clips))):
+    if not same_over_ranks((trainer.iteration, trainer.record["dataset_sizes"], len(clips))):
         raise ValueError(
             "The processes see different checkpoints or data: have all nodes share one file "
             "system for --save_dir, and give all of them the same data."
         )
-    if model.iteration > settings.iterations:
+    if trainer.iteration > settings.iterations:
         raise ValueError(
-            f"{found and found[0]} is at iteration {model.iteration} already, but the run ends at "
+            f"{found and found[0]} is at iteration {trainer.iteration} already, but the run ends at "
             f"--iterations {settings.iterations}: ask for more."
         )
-    if model.iteration == settings.iterations:
+    if trainer.iteration == settings.iterations:
         if ranks.is_main:
-            print(f"{settings.id} is at iteration {model.iteration}: nothing is left to do.")
-        return model
+            print(f"{settings.id} is at iteration {trainer.iteration}: nothing is left to do.")
+        return trainer
     with contextlib.ExitStack() as stack:
         if ranks.is_main:
-            stack.enter_context(claimed(model.folder, _LOCK_PATIENCE))
-        log = start_log(model) if ranks.is_main else None
+            stack.enter_context(claimed(trainer.folder, _LOCK_PATIENCE))
+        log = start_log(trainer) if ranks.is_main else None
         if log:
             stack.callback(log.close)
-        run(model, clips, log, stop)
+        run(trainer, clips, log, stop)
     from_main(lambda: None)  # the next stage starts from what the main process has written by now
-    return model
+    return trainer
 
 
 def pick_checkpoint(settings: TrainSettings, is_restart: bool) -> tuple[str, list[str]] | None:
@@ -168,13 +160,13 @@ def pick_checkpoint(settings: TrainSettings, is_restart: bool) -> tuple[str, lis
     return str(newest[0]), newest[1]
 
 
-def start_log(model: Model) -> TrainLog:
+def start_log(trainer: Trainer) -> TrainLog:
     """Open the run's folder and say what will be done."""
-    settings, record = model.settings, model.record
+    settings, record = trainer.settings, trainer.record
     remove_leftovers(settings)
-    mark_newest(settings, model.iteration)
-    log = TrainLog(model.folder, model.iteration, settings.iterations)
-    write_environment(model.folder, record, model.iteration)
+    mark_newest(settings, trainer.iteration)
+    log = TrainLog(trainer.folder, trainer.iteration, settings.iterations)
+    write_environment(trainer.folder, record, trainer.iteration)
     absent = [name for name in PUBLISHED_SETS if name not in record["dataset_sizes"]]
     if settings.stage == "0" and absent:
         log.logger.info("of the published static images, these are absent: %s", ", ".join(absent))
@@ -191,24 +183,24 @@ def start_log(model: Model) -> TrainLog:
     log.logger.info("data: %s, in a mixture of %d", record["dataset_sizes"], record["num_samples"])
     log.logger.info(
         "%d processes x %d passes x batch %d = %d clips an iteration, %d iterations, %.1f epochs, "
-        "lr %g, %s, %s", model.ranks.world_size, model.passes, model.share // model.passes, batch,
+        "lr %g, %s, %s", trainer.ranks.world_size, trainer.passes, trainer.share // trainer.passes, batch,
         settings.iterations, settings.iterations * batch / record["num_samples"], settings.lr,
-        model.device, str(model.dtype).removeprefix("torch."),
+        trainer.device, str(trainer.dtype).removeprefix("torch."),
     )  # fmt: skip
     return log
 
 
-def run(model: Model, clips: TrainingClips, log: TrainLog | None, stop: StopRequest) -> None:
-    """Train from the model's iteration to the end."""
-    settings, ranks = model.settings, model.ranks
-    iterations = range(model.iteration, settings.iterations)
+def run(trainer: Trainer, clips: TrainingClips, log: TrainLog | None, stop: StopRequest) -> None:
+    """Train from the iteration of the trainer to the end."""
+    settings, ranks = trainer.settings, trainer.ranks
+    iterations = range(trainer.iteration, settings.iterations)
     loader = DataLoader(
         clips,
         batch_sampler=ClipBatches(
-            len(clips), model.share, iterations, ranks.rank, ranks.world_size, settings.seed
+            len(clips), trainer.share, iterations, ranks.rank, ranks.world_size, settings.seed
         ),
         num_workers=settings.num_workers,
-        pin_memory=model.device.type == "cuda",
+        pin_memory=trainer.device.type == "cuda",
         worker_init_fn=start_worker,
         # Of its own: starting the loader would otherwise advance the state that dropout draws from.
         generator=torch.Generator(),
@@ -217,25 +209,28 @@ def run(model: Model, clips: TrainingClips, log: TrainLog | None, stop: StopRequ
     before = time.perf_counter()
     for sample in loader:
         got_data = time.perf_counter()
-        scalars, logits = model.step(
+        scalars, logits = trainer.step(
             sample.images, sample.labels, sample.num_objects, sample.first_masks, bool(stop.asked)
         )
-        it, is_last = model.iteration, model.iteration == settings.iterations or model.must_stop
+        it, is_last = (
+            trainer.iteration,
+            trainer.iteration == settings.iterations or trainer.must_stop,
+        )
         done = time.perf_counter()
         meter.add(scalars, got_data - before, done - got_data)
         if it % settings.report_interval == 0 or is_last:
-            values = meter.means(model.average(meter.sums))
-            values["lr"] = model.rate
+            values = meter.means(trainer.average(meter.sums))
+            values["lr"] = trainer.rate
             meter = Meter()
             if log:
                 log.scalars(it, values)
         if log and (it % settings.image_interval == 0 or is_last):
             log.images(it, sample.images[-1], sample.labels[-1], logits[-1])
         if it % settings.save_interval == 0 or is_last or it in settings.milestones:
-            save(model)
+            save(trainer)
         if log:
             log.update(it)
-        if model.must_stop:
+        if trainer.must_stop:
             if log:
                 log.logger.info("stopped at %d; saved: the same with --load_model auto goes on", it)
             return

@@ -70,7 +70,7 @@ def check_direction(videos: Sequence[Video], direction: str) -> None:
     Raises:
         ValueError: a video would come out empty, or no video otherwise than forwards.
     """
-    forwards_only = [video.name for video in videos if max(video.new_objects) == 0]
+    forwards_only = [video.name for video in videos if max(video.annotated_labels) == 0]
     if direction == "backwards" and forwards_only:
         raise ValueError(
             f"video {forwards_only[0]} has a mask of its first frame alone, and backwards there is "

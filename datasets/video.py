@@ -12,11 +12,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from util.frames import Frame
 from util.images import image_size, read_image, resize_image, working_size
 from util.masks import colour_palette, labels_of, read_mask, resize_labels
 
@@ -43,17 +43,6 @@ class ProblemsError(ValueError):
         return "\n- ".join(lines)
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One frame of a video at its working size (h, w)."""
-
-    index: int  # position in the video, from 0
-    name: str  # file stem
-    image: np.ndarray  # (h, w, 3) uint8 RGB
-    new_labels: np.ndarray | None  # (h, w) uint8: only the objects that first appear here; or None
-    is_required: bool  # whether a mask of this frame is wanted
-
-
 class Video:
     """The frames of one video and the objects to follow through them.
 
@@ -68,7 +57,7 @@ class Video:
         labels: all objects, ascending.
         palette: 768 bytes, of the first mask that has one; None where all masks are grey.
         frame_names: file stems in order.
-        new_objects: the labels taken from the mask of a frame, by frame index; no empty lists.
+        annotated_labels: the labels taken from the mask of a frame, by frame index; no empty lists.
         first_frame: index of the first annotation. Frames before it have empty masks.
         required_frames: indices of the frames of which a mask is wanted.
         fps: frames a second, of the overlay video.
@@ -120,9 +109,9 @@ class Video:
         self.size = self._measure()
         self.working_size = working_size(self.size, shorter_side)
         self._colours = colour_palette(self._masks.values())
-        self.new_objects, self.palette = self._scan_masks()
-        self.labels = sorted({label for new in self.new_objects.values() for label in new})
-        self.first_frame = min(self.new_objects)
+        self.annotated_labels, self.palette = self._scan_masks()
+        self.labels = sorted({label for new in self.annotated_labels.values() for label in new})
+        self.first_frame = min(self.annotated_labels)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -151,7 +140,7 @@ class Video:
             index=index,
             name=self.frame_names[index],
             image=resize_image(image, self.working_size),
-            new_labels=self._new_labels(index),
+            annotation=self._annotation(index),
             is_required=index in self.required_frames,
         )
 
@@ -177,7 +166,7 @@ class Video:
             digest.update(f"{index} {path.name}\n".encode(errors="surrogateescape"))
             digest.update(path.read_bytes())
         digest.update(f"{self.working_size}".encode())
-        if sum(map(len, self.new_objects.values())) > len(self.labels):
+        if sum(map(len, self.annotated_labels.values())) > len(self.labels):
             digest.update(b"corrections")
         return digest.hexdigest()
 
@@ -200,7 +189,7 @@ class Video:
 
     def _scan_masks(self) -> tuple[dict[int, list[int]], bytes | None]:
         """Which objects are taken from which frame, and the palette; reads every mask once."""
-        new_objects: dict[int, list[int]] = {}
+        annotated_labels: dict[int, list[int]] = {}
         palette: bytes | None = None
         seen: set[int] = set()
         problems = []
@@ -215,10 +204,10 @@ class Video:
             if not self._takes_corrections:
                 seen.update(new)
             if new:
-                new_objects[index] = new
+                annotated_labels[index] = new
         if problems:
             raise ProblemsError(problems)
-        return new_objects, palette
+        return annotated_labels, palette
 
     def _read_labels(self, index: int) -> tuple[np.ndarray, bytes | None]:
         mask = read_mask(self._masks[index], self.size, palette=self._colours)
@@ -226,8 +215,8 @@ class Video:
             return (mask.labels > 0).astype(np.uint8) * np.uint8(BINARY_LABEL), None
         return mask.labels, mask.palette
 
-    def _new_labels(self, index: int) -> np.ndarray | None:
-        new = self.new_objects.get(index)
+    def _annotation(self, index: int) -> np.ndarray | None:
+        new = self.annotated_labels.get(index)
         if new is None:
             return None
         labels, _ = self._read_labels(index)

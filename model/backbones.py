@@ -1,4 +1,4 @@
-"""ResNet trunks up to the third residual stage (He et al., CVPR 2016), on torchvision's blocks."""
+"""ResNet backbones up to the third residual stage (He et al., CVPR 2016), on torchvision's blocks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, in
 }
 
 
-class Pyramid(NamedTuple):
-    """Features of one trunk: strides 4, 8, 16."""
+class ImageFeatures(NamedTuple):
+    """Features of one backbone: strides 4, 8, 16."""
 
     feat4: torch.Tensor  # (B, C4, H/4, W/4)
     feat8: torch.Tensor  # (B, C8, H/8, W/8)
     feat16: torch.Tensor  # (B, C16, h, w)
 
 
-class ResNetTrunk(nn.Module):
+class ResNetBackbone(nn.Module):
     """conv1 to layer3 of a ResNet, with torchvision's parameter names.
 
     Args:
@@ -61,8 +61,8 @@ class ResNetTrunk(nn.Module):
             elif isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
 
-    def forward(self, image: torch.Tensor) -> Pyramid:
-        """(B, in_channels, H, W) -> Pyramid; H and W are multiples of 16."""
+    def forward(self, image: torch.Tensor) -> ImageFeatures:
+        """(B, in_channels, H, W) -> ImageFeatures; H and W are multiples of 16."""
         if isinstance(self.bn1, nn.Identity):  # folded
             x = self.conv1(image, relu=True)
         else:
@@ -70,7 +70,7 @@ class ResNetTrunk(nn.Module):
         x = self.maxpool(x)  # (B, width, H/4, W/4)
         feat4 = self.layer1(x)
         feat8 = self.layer2(feat4)
-        return Pyramid(feat4, feat8, self.layer3(feat8))
+        return ImageFeatures(feat4, feat8, self.layer3(feat8))
 
     def fold_blocks(self) -> None:
         """Once batch norms are folded into convolutions: blocks that are nothing but these."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from model.backbones import ResNetTrunk
+from model.backbones import ResNetBackbone
 from model.methods import METHODS, Method, build_network
 from model.network import Network, NetworkSpec
 from util.files import atomic_path
@@ -100,7 +100,7 @@ def load_network(
         is_single_object: build the stage 0 network instead of the one for several objects.
         seed: of what a stage 0 network lacks: the value encoder is widened for several objects by
             an orthogonal channel, as published, and parts that stage 0 does not have start fresh.
-            Evaluation uses `load_for_evaluation`.
+            Evaluation uses `load_for_inference`.
         method: take a stage 0 network of another method for one of this, where its tensors are the
             same (RDE's are STCN's).
         repeat: of the network to build from a stage 0 network, see NetworkSpec.
@@ -129,13 +129,13 @@ def load_network(
     return _fill(build_network(target), weights, path)
 
 
-def load_for_evaluation(path: Path | str) -> Network:
-    """The network for several objects, see `read_for_evaluation`."""
-    spec, weights = read_for_evaluation(path)
+def load_for_inference(path: Path | str) -> Network:
+    """The network for several objects, see `read_for_inference`."""
+    spec, weights = read_for_inference(path)
     return _fill(build_network(spec), weights, path)
 
 
-def read_for_evaluation(path: Path | str) -> tuple[NetworkSpec, StateDict]:
+def read_for_inference(path: Path | str) -> tuple[NetworkSpec, StateDict]:
     """What is evaluated of a file of weights; stage 0 weights are widened by zeros, as published.
 
     Where their method has parts that stage 0 lacks (RDE), they are taken for the method that has
@@ -180,7 +180,7 @@ def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
             ) from error
     else:
         spec, weights = convert_published(content, path)
-    weights = {name: _to_float(tensor) for name, tensor in weights.items()}
+    weights = {rename_former(name): _to_float(tensor) for name, tensor in weights.items()}
     broken = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
         raise ValueError(
@@ -190,6 +190,11 @@ def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
     return spec, weights
 
 
+def rename_former(name: str) -> str:
+    """Today's name of a tensor in a file of an earlier version of this code."""
+    return name.replace(".trunk.", ".backbone.")
+
+
 def _to_float(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
 
@@ -197,7 +202,7 @@ def _to_float(tensor: torch.Tensor) -> torch.Tensor:
 def convert_published(content: dict[str, Any], path: Path | str) -> tuple[NetworkSpec, StateDict]:
     """Recognise a published state_dict by its tensor names, and rename it.
 
-    Convolution biases ahead of a batch norm, which torchvision's trunks do not have, are folded
+    Convolution biases ahead of a batch norm, which torchvision's backbones do not have, are folded
     into the batch norm's running mean: exact, since batch norms use their running statistics.
 
     Raises:
@@ -229,7 +234,7 @@ def convert_published(content: dict[str, Any], path: Path | str) -> tuple[Networ
             f"{path} is no checkpoint of a method known here; the nearest is {method.name}. "
             + describe_differences(ours, found)
         )
-    channels = found["value_encoder.trunk.conv1.weight"].shape[1]
+    channels = found["value_encoder.backbone.conv1.weight"].shape[1]
     return NetworkSpec(method.name, "base", is_single_object=channels == 4), found
 
 
@@ -246,7 +251,7 @@ def _fold_biases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     for name, bias in weights.items():
         module, _, kind = name.rpartition(".")
         parent, _, conv = module.rpartition(".")
-        if kind != "bias" or ".trunk." not in name:
+        if kind != "bias" or ".backbone." not in name:
             continue
         norm = {"0": "1"}.get(conv, conv.replace("conv", "bn"))
         mean = f"{parent}.{norm}.running_mean"
@@ -261,7 +266,7 @@ def widen(weights: StateDict, orthogonal_seed: int | None) -> StateDict:
 
     Orthogonal weights to train from (a seed), zeros to evaluate with (None), as published.
     """
-    name = "value_encoder.trunk.conv1.weight"
+    name = "value_encoder.backbone.conv1.weight"
     weight = weights[name]  # (C, 4, 7, 7)
     extra = torch.zeros_like(weight[:, :1])
     if orthogonal_seed is not None:
@@ -271,16 +276,16 @@ def widen(weights: StateDict, orthogonal_seed: int | None) -> StateDict:
     return {**weights, name: torch.cat([weight, extra], 1)}
 
 
-def load_trunk(trunk: ResNetTrunk, weights: StateDict, source: str) -> None:
-    """Fill a trunk from ImageNet weights with torchvision's names.
+def load_backbone(backbone: ResNetBackbone, weights: StateDict, source: str) -> None:
+    """Fill a backbone from ImageNet weights with torchvision's names.
 
-    layer4 and fc have no place here. A trunk that also sees masks keeps orthogonal weights for
+    layer4 and fc have no place here. A backbone that also sees masks keeps orthogonal weights for
     them, as published.
 
     Raises:
-        ValueError: `source` does not hold a ResNet of the trunk's depth and width.
+        ValueError: `source` does not hold a ResNet of the backbone's depth and width.
     """
-    ours = trunk.state_dict()
+    ours = backbone.state_dict()
     if not all(isinstance(v, torch.Tensor) for v in weights.values()):
         raise ValueError(
             f"{source} is no state_dict of a ResNet, but holds {_some(weights)}: give a file with "
@@ -288,8 +293,8 @@ def load_trunk(trunk: ResNetTrunk, weights: StateDict, source: str) -> None:
         )
     theirs = {k: _to_float(v) for k, v in weights.items() if not k.startswith(("layer4.", "fc."))}
     first = theirs.get("conv1.weight")
-    if first is not None and first.shape[1] == 3 < trunk.in_channels:
-        extra = torch.empty(first.shape[0], trunk.in_channels - 3, *first.shape[2:])
+    if first is not None and first.shape[1] == 3 < backbone.in_channels:
+        extra = torch.empty(first.shape[0], backbone.in_channels - 3, *first.shape[2:])
         theirs["conv1.weight"] = torch.cat([first, nn.init.orthogonal_(extra)], 1)
     for name, tensor in ours.items():
         if name.endswith("num_batches_tracked"):
@@ -304,7 +309,7 @@ def load_trunk(trunk: ResNetTrunk, weights: StateDict, source: str) -> None:
                 f"set to {largest:.0f}.",
                 stacklevel=2,
             )
-    _fill(trunk, theirs, source)
+    _fill(backbone, theirs, source)
 
 
 def _fill(module: ModuleT, weights: StateDict, source: Path | str) -> ModuleT:

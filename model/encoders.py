@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.backbones import Pyramid, ResNetTrunk
+from model.backbones import ImageFeatures, ResNetBackbone
 from model.convolution import Conv2d, per_object
 from model.features import MemoryEntry, QueryFeatures
 from model.modules import FeatureFusion, QualityHead
@@ -16,7 +16,7 @@ class KeyEncoder(nn.Module):
     """Image -> key, thin feature and skip features.
 
     Args:
-        trunk: a trunk over RGB.
+        backbone: a backbone over RGB.
         key_channels: CK; None where the thin feature is the key (IMSFR).
         thin_channels: width of the thin feature that the decoder takes.
         feature_filter: applied to feat16 before all else sees it; an identity for most methods.
@@ -26,33 +26,33 @@ class KeyEncoder(nn.Module):
 
     def __init__(
         self,
-        trunk: ResNetTrunk,
+        backbone: ResNetBackbone,
         key_channels: int | None,
         thin_channels: int,
         feature_filter: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.backbone = backbone
         self.feature_filter = feature_filter or nn.Identity()
         self.key_proj = None
         if key_channels is not None:
-            self.key_proj = Conv2d(trunk.channels[2], key_channels, 3, padding=1)
+            self.key_proj = Conv2d(backbone.channels[2], key_channels, 3, padding=1)
             nn.init.orthogonal_(self.key_proj.weight)
             nn.init.zeros_(_bias(self.key_proj))
-        self.thin_proj = Conv2d(trunk.channels[2], thin_channels, 3, padding=1)
+        self.thin_proj = Conv2d(backbone.channels[2], thin_channels, 3, padding=1)
 
     def forward(self, image: torch.Tensor, prior: torch.Tensor | None = None) -> QueryFeatures:
         """image (B, 3, H, W), normalised; H and W multiples of 16; prior as in `project`."""
-        return self.project(self.look(image), prior)
+        return self.project(self.encode_image(image), prior)
 
-    def look(self, image: torch.Tensor) -> Pyramid:
-        """What the image gives without a prior."""
-        pyramid = self.trunk(image)
-        return pyramid._replace(feat16=self.feature_filter(pyramid.feat16))
+    def encode_image(self, image: torch.Tensor) -> ImageFeatures:
+        """Features that do not depend on earlier frames: (B, 3, H, W) -> ImageFeatures."""
+        features = self.backbone(image)
+        return features._replace(feat16=self.feature_filter(features.feat16))
 
-    def project(self, pyramid: Pyramid, prior: torch.Tensor | None = None) -> QueryFeatures:
+    def project(self, features: ImageFeatures, prior: torch.Tensor | None = None) -> QueryFeatures:
         """The rest, given a prior (B, 1, H, W) in [0, 1]: where objects were one frame before."""
-        feat4, feat8, feat16 = pyramid
+        feat4, feat8, feat16 = features
         thin = self.thin_proj(feat16)
         key = thin if self.key_proj is None else self.key_proj(feat16)
         return QueryFeatures(key, thin, feat16, feat8=feat8, feat4=feat4)
@@ -63,13 +63,13 @@ class PriorKeyEncoder(KeyEncoder):
 
     needs_prior = True
 
-    def __init__(self, trunk: ResNetTrunk, key_channels: int, thin_channels: int) -> None:
-        super().__init__(trunk, key_channels, thin_channels)
-        self.prior_conv = Conv2d(trunk.channels[2] + 1, 1, 3, padding=1)
+    def __init__(self, backbone: ResNetBackbone, key_channels: int, thin_channels: int) -> None:
+        super().__init__(backbone, key_channels, thin_channels)
+        self.prior_conv = Conv2d(backbone.channels[2] + 1, 1, 3, padding=1)
 
-    def project(self, pyramid: Pyramid, prior: torch.Tensor | None = None) -> QueryFeatures:
+    def project(self, features: ImageFeatures, prior: torch.Tensor | None = None) -> QueryFeatures:
         """See KeyEncoder; without a prior no object was anywhere."""
-        feat16 = pyramid.feat16
+        feat16 = features.feat16
         if prior is None:
             small = feat16.new_zeros(feat16.shape[0], 1, *feat16.shape[2:])
         else:
@@ -77,14 +77,14 @@ class PriorKeyEncoder(KeyEncoder):
                 prior.to(feat16.dtype), feat16.shape[2:], mode="bilinear", align_corners=False
             )
         gate = torch.sigmoid(self.prior_conv(torch.cat([feat16, small], 1)))
-        return super().project(pyramid._replace(feat16=feat16 * gate))
+        return super().project(features._replace(feat16=feat16 * gate))
 
 
 class ValueEncoder(nn.Module):
     """Image, mask and the key encoder's feat16 -> value.
 
     Args:
-        trunk: a trunk over [image, mask] (4 channels: the single-object stage, which knows no
+        backbone: a backbone over [image, mask] (4 channels: the single-object stage, which knows no
             others) or [image, mask, sum of the other objects' masks] (5 channels).
         feat16_channels: width of the key encoder's feat16.
         value_channels: CV.
@@ -92,10 +92,10 @@ class ValueEncoder(nn.Module):
 
     needs_next_image = False  # whether a frame can be remembered only once the next one is there
 
-    def __init__(self, trunk: ResNetTrunk, feat16_channels: int, value_channels: int) -> None:
+    def __init__(self, backbone: ResNetBackbone, feat16_channels: int, value_channels: int) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.fuser = FeatureFusion(trunk.channels[2] + feat16_channels, value_channels)
+        self.backbone = backbone
+        self.fuser = FeatureFusion(backbone.channels[2] + feat16_channels, value_channels)
 
     def forward(
         self,
@@ -112,7 +112,7 @@ class ValueEncoder(nn.Module):
             masks: (B, O, H, W) in [0, 1]; others: for each object, the sum of all others' masks.
             next_image: (B, 3, H, W), of the frame after, where `needs_next_image`.
         """
-        value = self._fuse(_see_masks(self.trunk, image, masks, others), query)
+        value = self._fuse(_see_masks(self.backbone, image, masks, others), query)
         return MemoryEntry(query.key, value.unflatten(0, masks.shape[:2]))
 
     def _fuse(self, feat16: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
@@ -124,7 +124,7 @@ class OwnKeyEncoder(nn.Module):
     """QDMN's: each object has keys of its own, and a score of how good its mask is.
 
     Args:
-        trunk: as ValueEncoder's; key_channels: CK; value_channels: CV.
+        backbone: as ValueEncoder's; key_channels: CK; value_channels: CV.
         quality_head: feat16 -> score.
     """
 
@@ -132,15 +132,15 @@ class OwnKeyEncoder(nn.Module):
 
     def __init__(
         self,
-        trunk: ResNetTrunk,
+        backbone: ResNetBackbone,
         key_channels: int,
         value_channels: int,
         quality_head: QualityHead,
     ) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.key_proj = Conv2d(trunk.channels[2], key_channels, 3, padding=1)
-        self.value_proj = Conv2d(trunk.channels[2], value_channels, 3, padding=1)
+        self.backbone = backbone
+        self.key_proj = Conv2d(backbone.channels[2], key_channels, 3, padding=1)
+        self.value_proj = Conv2d(backbone.channels[2], value_channels, 3, padding=1)
         self.quality_head = quality_head
         nn.init.orthogonal_(self.key_proj.weight)
         nn.init.zeros_(_bias(self.key_proj))
@@ -154,7 +154,7 @@ class OwnKeyEncoder(nn.Module):
         next_image: torch.Tensor | None = None,
     ) -> MemoryEntry:
         """See ValueEncoder; `query` is not looked at."""
-        feat16 = _see_masks(self.trunk, image, masks, others)  # (B*O, C, h, w)
+        feat16 = _see_masks(self.backbone, image, masks, others)  # (B*O, C, h, w)
         shape = masks.shape[:2]
         return MemoryEntry(
             self.key_proj(feat16).unflatten(0, shape),
@@ -172,10 +172,10 @@ class GatedValueEncoder(ValueEncoder):
     needs_next_image = True
     num_frequencies = 6
 
-    def __init__(self, trunk: ResNetTrunk, feat16_channels: int, value_channels: int) -> None:
-        super().__init__(trunk, feat16_channels, value_channels)
+    def __init__(self, backbone: ResNetBackbone, feat16_channels: int, value_channels: int) -> None:
+        super().__init__(backbone, feat16_channels, value_channels)
         planes = (1 + 2 * self.num_frequencies) * value_channels
-        self.next_gate = Conv2d(trunk.channels[2], value_channels, 3, padding=1)
+        self.next_gate = Conv2d(backbone.channels[2], value_channels, 3, padding=1)
         self.fourier_proj = Conv2d(planes, value_channels, 1)
         self.detail_proj = Conv2d(value_channels, value_channels, 1)
 
@@ -189,8 +189,8 @@ class GatedValueEncoder(ValueEncoder):
     ) -> MemoryEntry:
         """See ValueEncoder."""
         assert next_image is not None, "this encoder gates by the next image"
-        value = self._fuse(_see_masks(self.trunk, image, masks, others), query)
-        gate = self.next_gate(_see_masks(self.trunk, next_image, masks, others))
+        value = self._fuse(_see_masks(self.backbone, image, masks, others), query)
+        gate = self.next_gate(_see_masks(self.backbone, next_image, masks, others))
         value = value * torch.sigmoid(gate)
         detail = self.detail_proj(value + self.fourier_proj(self.encode(value)))
         shape = masks.shape[:2]
@@ -205,13 +205,13 @@ class GatedValueEncoder(ValueEncoder):
 
 
 def _see_masks(
-    trunk: ResNetTrunk, image: torch.Tensor, masks: torch.Tensor, others: torch.Tensor
+    backbone: ResNetBackbone, image: torch.Tensor, masks: torch.Tensor, others: torch.Tensor
 ) -> torch.Tensor:
-    """feat16 (B*O, C, h, w) of [image, mask, others' masks]; a 4-channel trunk sees no others."""
+    """feat16 (B*O, C, h, w) of [image, mask, others' masks]; a 4-channel backbone sees no others."""
     planes = [per_object(image, masks.shape[1]), masks.flatten(0, 1)[:, None]]
-    if trunk.in_channels == 5:
+    if backbone.in_channels == 5:
         planes.append(others.flatten(0, 1)[:, None])
-    return trunk(torch.cat(planes, 1)).feat16
+    return backbone(torch.cat(planes, 1)).feat16
 
 
 def _bias(conv: Conv2d) -> torch.Tensor:

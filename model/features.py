@@ -11,21 +11,21 @@ from typing import NamedTuple
 
 import torch
 
-from model.backbones import Pyramid
+from model.backbones import ImageFeatures
 from model.matching import to_rows
 
 
 @dataclass(frozen=True)
-class SeenFrame:
-    """One frame, looked at before its turn."""
+class EncodedImage:
+    """One image and its features, which do not depend on earlier frames."""
 
     image: torch.Tensor  # (1, 3, H, W), normalised and padded
     padding: tuple[int, int, int, int]  # left, right, top, bottom
-    pyramid: Pyramid
+    features: ImageFeatures
 
     @property
     def size(self) -> tuple[int, int]:
-        """Of the frame, without padding."""
+        """(H, W) of the frame without padding."""
         left, right, top, bottom = self.padding
         height, width = self.image.shape[-2:]
         return height - top - bottom, width - left - right

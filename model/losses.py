@@ -123,12 +123,15 @@ def boundary_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """
     kernel = masks.new_full((1, 1, 3, 3), -1.0)
     kernel[..., 1, 1] = 8
-    truth = (F.conv2d(masks.flatten(0, 1)[:, None], kernel, padding=1)[:, 0] > 0.1).float()
-    logits, truth = logits.float().flatten(2), truth.unflatten(0, masks.shape[:2]).flatten(2)
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(2)
+    ground_truth = (F.conv2d(masks.flatten(0, 1)[:, None], kernel, padding=1)[:, 0] > 0.1).float()
+    logits, ground_truth = (
+        logits.float().flatten(2),
+        ground_truth.unflatten(0, masks.shape[:2]).flatten(2),
+    )
+    entropy = F.binary_cross_entropy_with_logits(logits, ground_truth, reduction="none").mean(2)
     prob = torch.sigmoid(logits)
-    overlap = 2 * (prob * truth).sum(2) + 1
-    return entropy + 1 - overlap / (prob.sum(2) + truth.sum(2) + 1)
+    overlap = 2 * (prob * ground_truth).sum(2) + 1
+    return entropy + 1 - overlap / (prob.sum(2) + ground_truth.sum(2) + 1)
 
 
 def segmentation_and_quality_loss(
@@ -136,7 +139,7 @@ def segmentation_and_quality_loss(
 ) -> dict[str, torch.Tensor]:
     """QDMN's loss: `segmentation_loss`, and in each frame the squared error of the quality head.
 
-    Its score is to be the IoU of (probability > 0.5) with the truth, both averaged over the slots
+    Its score is to be the IoU of (probability > 0.5) with the ground_truth, both averaged over the slots
     for objects. A slot without an object counts with its score and an IoU of 0, as published.
     Perturbed first masks, where there are any, count object by object.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from model.backbones import ResNetTrunk
+from model.backbones import ResNetBackbone
 from model.compress import Compressor
 from model.decoder import BoundaryDecoder, ContextDecoder, Decoder
 from model.encoders import (
@@ -38,8 +38,8 @@ Loss = Callable[..., dict[str, torch.Tensor]]
 class Widths:
     """Channels of a size of network."""
 
-    trunk_depth: int  # ResNet of the key encoder
-    trunk_width: int
+    backbone_depth: int  # ResNet of the key encoder
+    backbone_width: int
     value_depth: int  # ResNet of the value encoder
     value_width: int
     key: int  # CK
@@ -49,7 +49,7 @@ class Widths:
 
 
 BASE = Widths(50, 64, 18, 64, key=64, value=512, decoder=(512, 256, 256))
-# About an eighth of base's work outside the trunk, 32 MB in half precision; for laptops.
+# About an eighth of base's work outside the backbone, 32 MB in half precision; for laptops.
 SMALL = Widths(50, 64, 18, 32, key=64, value=128, decoder=(128, 128, 64))
 # For tests: everything there, nothing learned of use.
 TINY = Widths(8, 8, 8, 8, key=8, value=16, decoder=(16, 16, 8), quality=(8, 16))
@@ -77,29 +77,29 @@ class Method:
     loss_settings: tuple[str, ...] = ()
 
 
-def _build_trunks(spec: NetworkSpec, widths: Widths) -> tuple[ResNetTrunk, ResNetTrunk]:
+def _build_backbones(spec: NetworkSpec, widths: Widths) -> tuple[ResNetBackbone, ResNetBackbone]:
     """Over images, and over images with masks."""
     mask_channels = 1 if spec.is_single_object else 2
     return (
-        ResNetTrunk(widths.trunk_depth, 3, widths.trunk_width),
-        ResNetTrunk(widths.value_depth, 3 + mask_channels, widths.value_width),
+        ResNetBackbone(widths.backbone_depth, 3, widths.backbone_width),
+        ResNetBackbone(widths.value_depth, 3 + mask_channels, widths.value_width),
     )
 
 
 def _build_stcn(spec: NetworkSpec, widths: Widths) -> Network:
-    trunk, value_trunk = _build_trunks(spec, widths)
+    backbone, value_backbone = _build_backbones(spec, widths)
     return Network(
         spec,
-        KeyEncoder(trunk, widths.key, widths.value),
-        ValueEncoder(value_trunk, trunk.channels[2], widths.value),
-        Decoder(2 * widths.value, trunk.channels[:2], widths.decoder),
+        KeyEncoder(backbone, widths.key, widths.value),
+        ValueEncoder(value_backbone, backbone.channels[2], widths.value),
+        Decoder(2 * widths.value, backbone.channels[:2], widths.decoder),
         l2_similarity,
     )
 
 
 def _build_gsfm(spec: NetworkSpec, widths: Widths) -> Network:
     network = _build_stcn(spec, widths)
-    channels = network.key_encoder.trunk.channels
+    channels = network.key_encoder.backbone.channels
     network.key_encoder.feature_filter = SpectralFilter(channels[2], keeps_high=False)
     network.decoder = BoundaryDecoder(2 * widths.value, channels[:2], widths.decoder)
     return network
@@ -113,27 +113,27 @@ def _build_rde(spec: NetworkSpec, widths: Widths) -> Network:
 
 
 def _build_qdmn(spec: NetworkSpec, widths: Widths) -> Network:
-    trunk, value_trunk = _build_trunks(spec, widths)
-    head = QualityHead(value_trunk.channels[2], *widths.quality)
+    backbone, value_backbone = _build_backbones(spec, widths)
+    head = QualityHead(value_backbone.channels[2], *widths.quality)
     return Network(
         spec,
-        PriorKeyEncoder(trunk, widths.key, widths.value),
-        OwnKeyEncoder(value_trunk, widths.key, widths.value, head),
-        ContextDecoder(2 * widths.value, trunk.channels[:2], widths.decoder),
+        PriorKeyEncoder(backbone, widths.key, widths.value),
+        OwnKeyEncoder(value_backbone, widths.key, widths.value, head),
+        ContextDecoder(2 * widths.value, backbone.channels[:2], widths.decoder),
         dot_similarity,
     )
 
 
 def _build_imsfr(spec: NetworkSpec, widths: Widths) -> Network:
-    trunk, value_trunk = _build_trunks(spec, widths)
+    backbone, value_backbone = _build_backbones(spec, widths)
     relations = RelationFusion(widths.value)
     if spec.is_single_object:
         relations.gate2.requires_grad_(False)  # of the second object
     return Network(
         spec,
-        KeyEncoder(trunk, None, widths.value),
-        GatedValueEncoder(value_trunk, trunk.channels[2], widths.value),
-        Decoder(2 * widths.value, trunk.channels[:2], widths.decoder),
+        KeyEncoder(backbone, None, widths.value),
+        GatedValueEncoder(value_backbone, backbone.channels[2], widths.value),
+        Decoder(2 * widths.value, backbone.channels[:2], widths.decoder),
         l2_similarity,
         relations=relations,
     )
@@ -145,18 +145,18 @@ _QDMN_SIZES = {
     "small": replace(SMALL, quality=(64, 256)),
     "tiny": TINY,
 }
-_IMSFR_SIZES = {"base": replace(BASE, trunk_depth=101), "small": SMALL, "tiny": TINY}
+_IMSFR_SIZES = {"base": replace(BASE, backbone_depth=101), "small": SMALL, "tiny": TINY}
 _CBAM = "value_encoder.fuser.attention."
 _STCN_RENAMES = (
-    ("key_encoder.res2.", "key_encoder.trunk.layer1."),
-    ("key_encoder.", "key_encoder.trunk."),
+    ("key_encoder.res2.", "key_encoder.backbone.layer1."),
+    ("key_encoder.", "key_encoder.backbone."),
     ("key_proj.key_proj.", "key_encoder.key_proj."),
     ("key_comp.", "key_encoder.thin_proj."),
     (f"{_CBAM}ChannelGate.mlp.1.", "value_encoder.fuser.channel_gate.mlp.0."),
     (f"{_CBAM}ChannelGate.mlp.3.", "value_encoder.fuser.channel_gate.mlp.2."),
     (f"{_CBAM}SpatialGate.spatial.", "value_encoder.fuser.spatial_gate."),
     ("value_encoder.fuser.", "value_encoder.fuser."),
-    ("value_encoder.", "value_encoder.trunk."),
+    ("value_encoder.", "value_encoder.backbone."),
     ("decoder.", "decoder."),
 )
 
@@ -184,12 +184,12 @@ QDMN = Method(
     _QDMN_SIZES,
     _build_qdmn,
     (
-        ("rgb_encoder.res2.", "key_encoder.trunk.layer1."),
-        ("rgb_encoder.", "key_encoder.trunk."),
+        ("rgb_encoder.res2.", "key_encoder.backbone.layer1."),
+        ("rgb_encoder.", "key_encoder.backbone."),
         ("kv_q_f16.key_proj.", "key_encoder.key_proj."),
         ("kv_q_f16.val_proj.", "key_encoder.thin_proj."),
         ("concat_conv.", "key_encoder.prior_conv."),
-        ("mask_rgb_encoder.", "value_encoder.trunk."),
+        ("mask_rgb_encoder.", "value_encoder.backbone."),
         ("kv_m_f16.key_proj.", "value_encoder.key_proj."),
         ("kv_m_f16.val_proj.", "value_encoder.value_proj."),
         ("score.", "value_encoder.quality_head."),

@@ -2,7 +2,7 @@
 
 Legend: B batch, T frames, O objects, CK CV key and value width, H W image (multiples of 16),
 h w = H/16 W/16, P = h x w, N = memory slots x P. C4 C8 C16: channels of
-the trunk at strides 4, 8, 16.
+the backbone at strides 4, 8, 16.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.backbones import Pyramid, ResNetTrunk
+from model.backbones import ImageFeatures, ResNetBackbone
 from model.compiled import compile_parts
 from model.compress import Compressor
 from model.convolution import Conv2d, find_packing
@@ -85,7 +85,7 @@ class Network(nn.Module):
         return self.key_encoder.thin_proj.weight.dtype
 
     @property
-    def scores_masks(self) -> bool:
+    def predicts_quality(self) -> bool:
         """Whether memory frames come with a score of their masks (QDMN)."""
         return isinstance(self.value_encoder, OwnKeyEncoder)
 
@@ -95,18 +95,20 @@ class Network(nn.Module):
             raise ValueError(f"An image must be uint8, 0 to 255; it is {image.dtype}.")
         return (image.float() / 255 - self.mean) / self.std
 
-    def look(self, image: torch.Tensor) -> Pyramid:
-        """Normalised image (B, 3, H, W) -> what it gives, whatever came before it."""
-        return self.key_encoder.look(image)
+    def encode_image(self, image: torch.Tensor) -> ImageFeatures:
+        """Features of a normalised image (B, 3, H, W) that do not depend on earlier frames."""
+        return self.key_encoder.encode_image(image)
 
-    def encode_query(self, seen: Pyramid, prior: torch.Tensor | None = None) -> QueryFeatures:
-        """What `look` saw in an image -> its key and features.
+    def encode_query(
+        self, features: ImageFeatures, prior: torch.Tensor | None = None
+    ) -> QueryFeatures:
+        """Key and decoder features of an image, from `encode_image`.
 
         Args:
             prior: (B, 1, H, W) in [0, 1], where objects were on the frame before; looked at where
                 the key encoder `needs_prior`.
         """
-        return self.key_encoder.project(seen, prior)
+        return self.key_encoder.project(features, prior)
 
     def encode_memory(
         self,
@@ -211,7 +213,7 @@ class Network(nn.Module):
         for module in [*network.modules()]:
             _fold_batch_norms(module)
         for module in [*network.modules()]:
-            if isinstance(module, ResNetTrunk):
+            if isinstance(module, ResNetBackbone):
                 module.fold_blocks()
         network = to_channels_last(network.to(device))
         kept = [] if dtype == torch.bfloat16 else network.modules()  # float32's range is in both
@@ -224,7 +226,7 @@ class Network(nn.Module):
         for name, module in network.named_modules():
             if isinstance(module, Conv2d):
                 # Similarities of keys, whose best few count, feel rounding more than all else.
-                makes_keys = name.startswith("key_encoder.") or network.scores_masks
+                makes_keys = name.startswith("key_encoder.") or network.predicts_quality
                 precise = makes_keys and not name.startswith("decoder.")
                 module.pack(packing and packing._replace(precise=precise))
         # Images are normalised in float32 whatever the weights are.
@@ -245,7 +247,7 @@ class Network(nn.Module):
 
     def _compiled_parts(self) -> list[tuple[nn.Module, str]]:
         """What runs on whole feature maps: not memory, which has another shape on every frame."""
-        parts: list[tuple[nn.Module, str]] = [(self.key_encoder, "look")]
+        parts: list[tuple[nn.Module, str]] = [(self.key_encoder, "encode_image")]
         parts.append((self.key_encoder, "project"))
         modules = (self.value_encoder, self.decoder, self.compressor, self.relations)
         return parts + [(module, "forward") for module in modules if module is not None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model.checkpoint import load_network, load_trunk, read_file
+from model.checkpoint import load_backbone, load_network, read_file
 from model.methods import build_network
 from model.network import Network, NetworkSpec
 from util.hyper_para import TrainSettings
@@ -38,15 +38,15 @@ def start_network(settings: TrainSettings, is_fresh: bool = True) -> Network:
         network = build_network(spec)
         if is_fresh:
             load_imagenet(network, settings)
-    if is_fresh and settings.trunk_weights not in ("imagenet", "none"):
-        weights = read_file(settings.trunk_weights)
-        load_trunk(network.key_encoder.trunk, weights, settings.trunk_weights)
+    if is_fresh and settings.backbone_weights not in ("imagenet", "none"):
+        weights = read_file(settings.backbone_weights)
+        load_backbone(network.key_encoder.backbone, weights, settings.backbone_weights)
     return network
 
 
 def load_imagenet(network: Network, settings: TrainSettings) -> None:
-    """ImageNet weights for the trunks, from torchvision, where they are asked for."""
-    if settings.trunk_weights != "imagenet":
+    """ImageNet weights for the backbones, from torchvision, where they are asked for."""
+    if settings.backbone_weights != "imagenet":
         return
     import torchvision.models  # its weights are downloaded here alone
 
@@ -55,18 +55,18 @@ def load_imagenet(network: Network, settings: TrainSettings) -> None:
         50: torchvision.models.ResNet50_Weights.IMAGENET1K_V1,
         101: torchvision.models.ResNet101_Weights.IMAGENET1K_V1,
     }
-    key_trunk, value_trunk = network.key_encoder.trunk, network.value_encoder.trunk
-    if key_trunk.width != 64 or key_trunk.depth not in published:
+    key_backbone, value_backbone = network.key_encoder.backbone, network.value_encoder.backbone
+    if key_backbone.width != 64 or key_backbone.depth not in published:
         raise ValueError(
-            f"There are no ImageNet weights for --size {settings.size}: give --trunk_weights none."
+            f"There are no ImageNet weights for --size {settings.size}: give --backbone_weights none."
         )
     try:
-        for trunk in (key_trunk, value_trunk):
-            if trunk.width == 64:
-                source = f"torchvision's resnet{trunk.depth}"
-                load_trunk(trunk, published[trunk.depth].get_state_dict(), source)
+        for backbone in (key_backbone, value_backbone):
+            if backbone.width == 64:
+                source = f"torchvision's resnet{backbone.depth}"
+                load_backbone(backbone, published[backbone.depth].get_state_dict(), source)
     except OSError as error:
         raise ValueError(
             f"The ImageNet weights cannot be downloaded ({error}): give a file of a ResNet with "
-            "--trunk_weights, or none."
+            "--backbone_weights, or none."
         ) from error

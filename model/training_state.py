@@ -17,18 +17,21 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import FORMAT, read_file, save_network, write_file
-from model.model import Model
+from model.checkpoint import FORMAT, read_file, rename_former, save_network, write_file
 from model.network import NetworkSpec
-from util.devices import gather_over_ranks
+from model.trainer import Trainer
 from util.hyper_para import TrainSettings
 from util.provenance import list_changes
+from util.ranks import gather_over_ranks
+
+# Options of an earlier version of this code -> their names today.
+_FORMER_SETTINGS = {"trunk_lr": "backbone_lr", "trunk_weights": "backbone_weights"}
 
 # What may differ between a run and its continuation; all else must be as it was.
 _MAY_CHANGE = {
     "load_network", "load_model", "save_dir", "static_root", "bl_root", "davis_root", "yv_root",
     "device", "num_workers", "benchmark", "report_interval", "image_interval", "save_interval",
-    "keep_last", "milestones", "debug", "iterations", "id", "trunk_weights", "compile", "no_amp",
+    "keep_last", "milestones", "debug", "iterations", "id", "backbone_weights", "compile", "no_amp",
     "precision",
     # What counts is clips_per_update, which the record holds.
     "batch_size", "global_batch",
@@ -40,36 +43,36 @@ def checkpoint_path(settings: TrainSettings) -> Path:
     return Path(settings.save_dir) / settings.id / f"{settings.id}_checkpoint.pth"
 
 
-def save(model: Model) -> None:
+def save(trainer: Trainer) -> None:
     """Write weights and checkpoint, and drop checkpoints that are too old.
 
     All processes must call it, since each has random state; the main one writes.
     """
-    random_states = [state.clone() for state in gather_over_ranks(_random_state(model))]
-    if not model.ranks.is_main:
+    random_states = [state.clone() for state in gather_over_ranks(_random_state(trainer))]
+    if not trainer.ranks.is_main:
         return
-    record = {**model.record, "iteration": model.iteration}
-    stem = f"{model.settings.id}_{model.iteration}"
-    save_network(model.folder / f"{stem}.pth", model.network, record)
-    path = model.folder / f"{stem}_checkpoint.pth"
+    record = {**trainer.record, "iteration": trainer.iteration}
+    stem = f"{trainer.settings.id}_{trainer.iteration}"
+    save_network(trainer.folder / f"{stem}.pth", trainer.network, record)
+    path = trainer.folder / f"{stem}_checkpoint.pth"
     write_file(
         path,
         {
             "format": f"{FORMAT}-training",
-            "spec": asdict(model.network.spec),
+            "spec": asdict(trainer.network.spec),
             "record": record,
-            "iteration": model.iteration,
-            "weights": model.network.state_dict(),
-            "optimizer": model.optimizer.state_dict(),
-            "scaler": model.scaler.state_dict(),
+            "iteration": trainer.iteration,
+            "weights": trainer.network.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+            "scaler": trainer.scaler.state_dict(),
             "random_states": random_states,
-            "device": model.device.type,
+            "device": trainer.device.type,
         },
     )
-    _link(path, checkpoint_path(model.settings))
-    kept = {model.iteration, *model.settings.milestones}
-    numbered = _numbered(model.settings)
-    for iteration in _by_age(numbered)[model.settings.keep_last :]:
+    _link(path, checkpoint_path(trainer.settings))
+    kept = {trainer.iteration, *trainer.settings.milestones}
+    numbered = _numbered(trainer.settings)
+    for iteration in _by_age(numbered)[trainer.settings.keep_last :]:
         if iteration not in kept:
             numbered[iteration].unlink()
 
@@ -108,22 +111,22 @@ def mark_newest(settings: TrainSettings, iteration: int) -> None:
         _link(path, checkpoint_path(settings))
 
 
-def _random_state(model: Model) -> torch.Tensor:
-    """The state that dropout draws from on the model's device."""
-    if model.device.type == "cuda":
-        return torch.cuda.get_rng_state(model.device)
-    if model.device.type == "mps":
+def _random_state(trainer: Trainer) -> torch.Tensor:
+    """The state that dropout draws from on the device of the trainer."""
+    if trainer.device.type == "cuda":
+        return torch.cuda.get_rng_state(trainer.device)
+    if trainer.device.type == "mps":
         return torch.mps.get_rng_state()
     return torch.get_rng_state()
 
 
-def _set_random_state(model: Model, states: list[torch.Tensor]) -> None:
-    if model.ranks.rank >= len(states):
+def _set_random_state(trainer: Trainer, states: list[torch.Tensor]) -> None:
+    if trainer.ranks.rank >= len(states):
         return  # more processes than before: this one keeps its fresh state
-    state = states[model.ranks.rank]
-    if model.device.type == "cuda":
-        torch.cuda.set_rng_state(state, model.device)
-    elif model.device.type == "mps":
+    state = states[trainer.ranks.rank]
+    if trainer.device.type == "cuda":
+        torch.cuda.set_rng_state(state, trainer.device)
+    elif trainer.device.type == "mps":
         torch.mps.set_rng_state(state)
     else:
         torch.set_rng_state(state)
@@ -165,7 +168,7 @@ def _check(content: dict[str, Any], path: Path | str) -> None:
         )
 
 
-def resume(model: Model, path: Path | str) -> None:
+def resume(trainer: Trainer, path: Path | str) -> None:
     """Go on from a checkpoint.
 
     Raises:
@@ -175,17 +178,19 @@ def resume(model: Model, path: Path | str) -> None:
     _check(content, path)
     # What older code did not know was as its default is now.
     spec = {**asdict(NetworkSpec()), **content["spec"]}
-    other = list_changes(spec, asdict(model.network.spec), ())
+    other = list_changes(spec, asdict(trainer.network.spec), ())
     if other:
         raise ValueError(
             f"{path} holds another network than the one asked for ({'; '.join(other)}): give the "
             "same --method, --size, --stage and --repeat."
         )
-    then, now = {**asdict(TrainSettings()), **content["record"]["settings"]}, asdict(model.settings)
-    counted = {name: model.record.get(name) for name in ("clips_per_update", "num_samples")}
+    saved = content["record"]["settings"]
+    saved = {_FORMER_SETTINGS.get(name, name): value for name, value in saved.items()}
+    then, now = {**asdict(TrainSettings()), **saved}, asdict(trainer.settings)
+    counted = {name: trainer.record.get(name) for name in ("clips_per_update", "num_samples")}
     differing = list_changes(content["record"], counted, ())
     may_change = _MAY_CHANGE
-    if model.settings.stage != "0":  # the jumps follow the share of the epochs done
+    if trainer.settings.stage != "0":  # the jumps follow the share of the epochs done
         may_change = _MAY_CHANGE - {"iterations"}
     differing += [f"--{phrase}" for phrase in list_changes(then, now, may_change)]
     if differing:
@@ -193,14 +198,16 @@ def resume(model: Model, path: Path | str) -> None:
             f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with "
             "the same, or start a new run from its weights with --load_network."
         )
-    model.network.load_state_dict(content["weights"])
-    is_fused = model.optimizer.param_groups[0]["fused"]
-    model.optimizer.load_state_dict(content["optimizer"])
-    for group in model.optimizer.param_groups:
+    trainer.network.load_state_dict(
+        {rename_former(name): tensor for name, tensor in content["weights"].items()}
+    )
+    is_fused = trainer.optimizer.param_groups[0]["fused"]
+    trainer.optimizer.load_state_dict(content["optimizer"])
+    for group in trainer.optimizer.param_groups:
         group["fused"] = is_fused  # the run may have come from another device
     if content["scaler"]:  # empty where the run did not scale, on a CPU
-        model.scaler.load_state_dict(content["scaler"])
-    if content["device"] == model.device.type:  # generators of other kinds have other states
-        _set_random_state(model, content["random_states"])
-    model.iteration = content["iteration"]
-    model.set_rates()
+        trainer.scaler.load_state_dict(content["scaler"])
+    if content["device"] == trainer.device.type:  # generators of other kinds have other states
+        _set_random_state(trainer, content["random_states"])
+    trainer.iteration = content["iteration"]
+    trainer.set_rates()

@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 from torch import nn
 
-from model.backbones import Pyramid
+from model.backbones import ImageFeatures
 from model.decoder import Decoded
 from model.features import MemoryEntry, QueryFeatures, view_of
 from model.matching import aggregate
@@ -48,7 +48,7 @@ class ClipUnroll(nn.Module):
         """
         given = first_masks if true_masks is None else true_masks
         clip = _Clip(self.network, images, given, num_objects)
-        if true_masks is not None and self.network.scores_masks:
+        if true_masks is not None and self.network.predicts_quality:
             entry = self.network.encode_memory(images[:, 0], clip.query(0), first_masks)
             assert entry.quality is not None
             clip.outputs["perturbed_quality"] = [entry.quality]
@@ -61,7 +61,7 @@ class ClipUnroll(nn.Module):
             if t > 0:
                 readout = self.network.read(view_of(entries), query, clip.num_slots)
                 clip.segment(readout, query)
-            if t < clip.num_frames - 1 or self.network.scores_masks:
+            if t < clip.num_frames - 1 or self.network.predicts_quality:
                 entries.append(clip.remember(t, query))
         return clip.stacked()
 
@@ -84,10 +84,12 @@ class _Clip:
         slots = torch.arange(1, self.num_slots + 1, device=images.device)
         self.selector = (slots <= num_objects[:, None])[:, :, None, None]
         self.outputs: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self._pyramid = network.key_encoder.look(images.flatten(0, 1))
+        self._image_features = network.key_encoder.encode_image(images.flatten(0, 1))
         # Of all frames at once, unless each needs the masks of the one before.
         self._features = (
-            None if network.key_encoder.needs_prior else network.key_encoder.project(self._pyramid)
+            None
+            if network.key_encoder.needs_prior
+            else network.key_encoder.project(self._image_features)
         )
 
     def query(self, t: int) -> QueryFeatures:
@@ -96,9 +98,9 @@ class _Clip:
         if self._features is not None:
             parts = {k: v.unflatten(0, (batch, -1))[:, t] for k, v in vars(self._features).items()}
             return QueryFeatures(**parts)
-        pyramid = Pyramid(*(v.unflatten(0, (batch, -1))[:, t] for v in self._pyramid))
+        features = ImageFeatures(*(v.unflatten(0, (batch, -1))[:, t] for v in self._image_features))
         prior = self.masks.amax(1, keepdim=True) if t > 0 else None
-        return self.network.key_encoder.project(pyramid, prior)
+        return self.network.key_encoder.project(features, prior)
 
     def segment(self, readout: torch.Tensor, query: QueryFeatures) -> None:
         """Decode a frame, whose masks are what is remembered of it."""

@@ -29,11 +29,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from evaluation.comparison import Row, draw, format_markdown, write_csv
 from model.methods import METHODS
 from model.network import NetworkSpec
 from scripts.compare_entries import PLACES, Entry, check, measure, read_result
 from util.command_line import add_fields
-from util.comparison import Row, draw, format_markdown, write_csv
 from util.files import atomic_path, claimed, write_json
 from util.hyper_para import EvalSettings
 from util.parse_settings import parse_eval

@@ -21,20 +21,21 @@ import torch
 import eval_davis
 import eval_davis_2016
 import eval_generic
-from datasets.protocols import select_davis
-from datasets.scoring import score
 from datasets.video import Video
-from inference_core import InferenceCore, Sessions, make_policy
+from evaluation.comparison import Row
+from evaluation.protocols import select_davis
+from evaluation.scoring import score
+from inference.output_folder import RUN_FILE
+from inference.predictor import Predictor, make_policy
+from inference.runner import Runner
+from inference_core import InferenceCore
 from inference_core_yv import InferenceCoreYV
-from model.checkpoint import describe_differences, read_for_evaluation
+from model.checkpoint import describe_differences, read_for_inference
 from model.methods import build_network
 from model.network import NetworkSpec
-from util.comparison import Row
 from util.devices import peak_memory, pick_device
-from util.eval_runner import Runner
 from util.files import sha256
 from util.hyper_para import EvalSettings
-from util.output_folder import RUN_FILE
 from util.parse_settings import of_method
 from util.provenance import describe_run, list_changes
 
@@ -95,7 +96,7 @@ def check(entry: Entry) -> dict[str, Any]:
         pick_device(entry.settings.device)
         weights = None
         if entry.untrained is None:
-            spec, weights = read_for_evaluation(entry.settings.model)
+            spec, weights = read_for_inference(entry.settings.model)
         else:
             spec = entry.untrained
         with torch.device("meta"):
@@ -148,11 +149,11 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
     if entry.untrained is not None:
         torch.manual_seed(0)
         network = build_network(entry.untrained)
-    sessions = Sessions(entry.settings, SCRIPTS[entry.script][1], network)
-    loaded = peak_memory(sessions.device) / MIB
-    run = entry.describe(sessions.settings, videos)
-    report = Runner(sessions, masks, run).run(videos)
-    peak = peak_memory(sessions.device) / MIB
+    predictor = Predictor(entry.settings, SCRIPTS[entry.script][1], network)
+    loaded = peak_memory(predictor.device) / MIB
+    run = entry.describe(predictor.settings, videos)
+    report = Runner(predictor, masks, run).run(videos)
+    peak = peak_memory(predictor.device) / MIB
     if report.failures:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in report.failures.items()))
     jf = region = boundary = None
@@ -166,7 +167,7 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
         jf, region, boundary = overall.mean, overall.region.mean, overall.boundary.mean
     row = Row(
         name=entry.name,
-        method=sessions.network.spec.method,
+        method=predictor.network.spec.method,
         jf=jf,
         region=region,
         boundary=boundary,
@@ -181,7 +182,7 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
         num_videos=report.num_videos,
         num_frames=report.num_frames,
     )
-    return {"row": dataclasses.asdict(row), "run": {**run, "device": sessions.device.type}}
+    return {"row": dataclasses.asdict(row), "run": {**run, "device": predictor.device.type}}
 
 
 def _is_scored(entry: Entry) -> bool:

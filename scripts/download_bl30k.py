@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from util.download import Item, archive_path, fetch_all, is_present, run
+from datasets.download import Item, archive_path, fetch_all, is_present, run
 
 PART_GB = 115  # of an archive, and of what is in it
 PARTS = tuple(

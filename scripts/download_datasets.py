@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from datasets.download import Item, fetch_all, run
 from scripts.resize_youtube import resize_all
-from util.download import Item, fetch_all, run
 
 VIDEO = ("JPEGImages", "Annotations")
 DAVIS = (*VIDEO, "ImageSets")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from util.download import Item, fetch_all, run
+from datasets.download import Item, fetch_all, run
 
 MODELS = {
     item.name: item

@@ -3,11 +3,11 @@
     python scripts/evaluate.py --results_path out/davis17 --davis_path data/DAVIS/2017
     python scripts/evaluate.py --results_path out/davis16 --davis_path data/DAVIS --year 2016
     python scripts/evaluate.py --results_path out/yv19 --yv_path data/YouTube
-    python scripts/evaluate.py --results_path out/mine --truth_path annotations
+    python scripts/evaluate.py --results_path out/mine --ground_truth_path annotations
 
 DAVIS: the official semi-supervised protocol of davis2017-evaluation: the first and the last frame
 are not scored. 2017: the objects are the labels of the first frame's annotation; 255 (void) is no
-object, so those pixels count as background in the truth, as in the official code. 2016: one object,
+object, so those pixels count as background in the ground_truth, as in the official code. 2016: one object,
 where the annotation is above 127 and where the prediction is not 0, so that a prediction may hold 1
 or 255 for it, or several labels; values on both sides of 127 are refused as soft.
 
@@ -19,7 +19,7 @@ and cannot be scored here.
 
 Only the first annotation of each object is left out: where a run was given more masks, as
 corrections, backwards or both ways, those are scored as if they were predicted.
-scripts/directions.py leaves out both ends.
+scripts/experiments/directions.py leaves out both ends.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets.predictions import Selection
-from datasets.protocols import select_davis, select_folders, select_youtube
-from datasets.scoring import score
-from util.images import list_images, read_image
-from util.report import (
+from evaluation.figures import draw_curves, draw_worst
+from evaluation.predictions import Selection
+from evaluation.protocols import select_davis, select_folders, select_youtube
+from evaluation.report import (
     Scores,
     format_table,
     write_global_csv,
     write_object_csv,
     write_scores_json,
 )
-from util.score_figures import draw_curves, draw_worst
+from evaluation.scoring import score
+from util.images import list_images, read_image
 
 GREY = 128  # of the contact sheet where there are no images
 # Flags that belong to one kind of annotations.
 MODES = {
     "davis_path": ("year", "split"),
     "yv_path": ("split", "train_meta"),
-    "truth_path": ("image_path",),
+    "ground_truth_path": ("image_path",),
 }
 
 
@@ -69,22 +69,22 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
         required=True,
         help="folder with <sequence>/<frame>.png, palette or grey",
     )
-    truth = parser.add_mutually_exclusive_group(required=True)
-    truth.add_argument(
+    ground_truth = parser.add_mutually_exclusive_group(required=True)
+    ground_truth.add_argument(
         "--davis_path",
         type=Path,
         metavar="DIR",
         help="2017: the folder with trainval in it, or trainval itself; 2016: the folder with "
         "2016/Annotations and 2017/trainval/ImageSets/2016",
     )
-    truth.add_argument(
+    ground_truth.add_argument(
         "--yv_path",
         type=Path,
         metavar="DIR",
         help="the folder with <split>/Annotations and <split>/meta.json",
     )
-    truth.add_argument(
-        "--truth_path",
+    ground_truth.add_argument(
+        "--ground_truth_path",
         type=Path,
         metavar="DIR",
         help="any annotations, <sequence>/<frame>.png, or those of one sequence right in DIR, and "
@@ -106,7 +106,7 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
         "--image_path",
         type=Path,
         metavar="DIR",
-        help="with --truth_path: the frames that --figures draws on, in folders as the annotations "
+        help="with --ground_truth_path: the frames that --figures draws on, in folders as the annotations "
         "are; by default grey",
     )
     parser.add_argument(
@@ -134,7 +134,7 @@ def _parse_args(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="DIR",
         help="also draw J and F over the frames of each sequence, and worst.png, a contact sheet "
-        "of the worst frames of the worst sequences (prediction above truth)",
+        "of the worst frames of the worst sequences (prediction above ground_truth)",
     )
     parser.add_argument(
         "--num_workers",
@@ -153,8 +153,10 @@ def _select(args: argparse.Namespace) -> Selection:
             raise ValueError(f"--{flag} does nothing with --{mode}: leave it out.")
     if args.image_path is not None and args.figures is None:
         raise ValueError("--image_path does nothing without --figures: leave it out, or add that.")
-    if mode == "truth_path":
-        return select_folders(args.results_path, args.truth_path, args.image_path, args.resize)
+    if mode == "ground_truth_path":
+        return select_folders(
+            args.results_path, args.ground_truth_path, args.image_path, args.resize
+        )
     if mode == "yv_path":
         args.split = args.split or "valid"
         return select_youtube(
@@ -191,9 +193,9 @@ def _draw(folder: Path, selection: Selection, scores: Scores) -> Path:
 
     def read(name: str, frame: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         sequence = sequences[name]
-        prediction, truth = sequence[scores.frames[name].index(frame)]
+        prediction, ground_truth = sequence[scores.frames[name].index(frame)]
         if sequence.images is None:
-            return np.full((*truth.shape, 3), GREY, np.uint8), prediction, truth
+            return np.full((*ground_truth.shape, 3), GREY, np.uint8), prediction, ground_truth
         images = list_images(sequence.images) if sequence.images.is_dir() else []
         path = next((path for path in images if path.stem == frame), None)
         if path is None:
@@ -201,7 +203,7 @@ def _draw(folder: Path, selection: Selection, scores: Scores) -> Path:
                 f"{sequence.images} lacks frame {frame}, which --figures draws on: put the frames "
                 "there, or leave --figures out."
             )
-        return read_image(path), prediction, truth
+        return read_image(path), prediction, ground_truth
 
     draw_worst(scores, read, folder / "worst.png")
     draw_curves(scores, folder)

@@ -19,9 +19,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from datasets.synthetic import Clip, make_clip
 from util.files import atomic_path
 from util.masks import DAVIS_PALETTE, write_mask
-from util.synthetic import Clip, make_clip
 
 YOUTUBE_STEP = 5  # YouTube-VOS annotates every fifth frame
 MIN_YOUTUBE_FRAMES = 2 * YOUTUBE_STEP + 1  # training wants three annotated frames of a video

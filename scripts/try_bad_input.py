@@ -28,11 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import eval_generic
 import train
+from datasets.synthetic import make_clip
 from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
 from util.masks import DAVIS_PALETTE, write_mask
-from util.synthetic import make_clip
 
 NUM_FRAMES = 6
 

@@ -20,15 +20,16 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from inference_core import InferenceCore, make_policy
+from inference.predictor import make_policy
+from inference_core import InferenceCore
 from inference_core_yv import InferenceCoreYV
 from model.checkpoint import convert_published
 from model.methods import METHODS, build_network
 from model.network import Network
+from model.reference import fill_weights, reference_clip, reference_masks
 from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of
 from util.parse_settings import of_method
-from util.reference import fill_weights, reference_clip, reference_masks
 
 _GAINS = {"imsfr": 1.2}
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 
 import train
-from model.model import Model
+from model.trainer import Trainer
 from model.unroll import ClipUnroll
 
 
@@ -50,9 +50,9 @@ def patch(owner: Any, name: str, value: Any) -> None:
 
 def arrange(kind: str, iteration: int) -> None:
     """Let an iteration (or the saving of its checkpoint) end badly."""
-    step, save = Model.step, torch.save
+    step, save = Trainer.step, torch.save
 
-    def bad_step(self: Model, *args: Any, **options: Any) -> Any:
+    def bad_step(self: Trainer, *args: Any, **options: Any) -> Any:
         result = step(self, *args, **options)
         if self.iteration == iteration:
             os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGTERM)
@@ -68,7 +68,7 @@ def arrange(kind: str, iteration: int) -> None:
     if kind == "tear":
         patch(torch, "save", bad_save)
     else:
-        patch(Model, "step", bad_step)
+        patch(Trainer, "step", bad_step)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,19 @@ import pytest
 import torch
 
 import model.network
-from inference_core import InferenceCore, make_policy
+from inference.predictor import make_policy
+from inference_core import InferenceCore
 from inference_core_yv import InferenceCoreYV
 from inference_memory_bank import MemoryPolicy, QualityGated, SamCompression
 from model.features import MemoryEntry
 from model.memory_bank import MemoryBank
 from model.methods import METHODS
 from model.network import Network
+from model.reference import reference_clip, reference_masks
 from tests.test_network import tiny_network
-from util.hyper_para import POLICY_KNOBS, EvalSettings
+from util.hyper_para import EvalSettings
 from util.parse_settings import of_method
-from util.reference import reference_clip, reference_masks
+from util.presets import POLICY_OPTIONS
 
 NUM_FRAMES, HEIGHT, WIDTH = 14, 40, 56
 FRAMES = reference_clip(NUM_FRAMES, HEIGHT, WIDTH, seed=4)
@@ -40,12 +42,12 @@ def masks_on(given: dict[int, list[int]], t: int) -> dict[int, torch.Tensor] | N
 def run(
     core: InferenceCore,
     given: dict[int, list[int]],
-    is_wanted: Callable[[int], bool] = lambda _: True,
+    is_required: Callable[[int], bool] = lambda _: True,
 ) -> dict[int, torch.Tensor]:
     """Probabilities of the frames that are wanted; others are skipped where that is possible."""
     probs = {}
     for t in range(NUM_FRAMES):
-        if not is_wanted(t) and t not in given and core.can_skip():
+        if not is_required(t) and t not in given and core.can_skip():
             core.skip()
             continue
         probs[t] = core.step(FRAMES[t], masks_on(given, t), is_last=t == NUM_FRAMES - 1)
@@ -179,7 +181,7 @@ def test_a_memory_in_half_precision(method: str, top_k: int | None) -> None:
 
 
 @each_method
-@pytest.mark.parametrize("memory", [*POLICY_KNOBS])
+@pytest.mark.parametrize("memory", [*POLICY_OPTIONS])
 @pytest.mark.parametrize("capacity", [3, 5])
 def test_a_capped_memory_stays_under_its_cap(method: str, memory: str, capacity: int) -> None:
     if {"quality": method != "qdmn", "sam": method != "rde"}.get(memory, False):
@@ -260,11 +262,11 @@ def test_a_removed_object_leaves_the_others(method: str, memory: str) -> None:
     for t in range(7):
         core.step(FRAMES[t], masks_on(given, t))
     stored = core.bytes_stored
-    core.remove([1])
+    core.remove_objects([1])
     assert core.labels == [2, 3]
     assert core.bytes_stored < stored
     with pytest.raises(ValueError, match="There is no object 1, 9 to remove: there is 2, 3"):
-        core.remove([9, 1, 3])
+        core.remove_objects([9, 1, 3])
     prob = core.step(FRAMES[7])
     assert prob.shape[0] == 3
     torch.testing.assert_close(prob.sum(0), torch.ones(HEIGHT, WIDTH), rtol=1e-4, atol=1e-4)
@@ -272,7 +274,7 @@ def test_a_removed_object_leaves_the_others(method: str, memory: str) -> None:
         assert core.step(FRAMES[t]).isfinite().all()
     core.step(FRAMES[11], {1: DISCS[0, 11]})  # and comes back
     assert core.labels == [2, 3, 1]
-    core.remove([2, 3, 1])
+    core.remove_objects([2, 3, 1])
     assert core.labels == []
     assert core.step(FRAMES[12]).shape[0] == 1
     core.step(FRAMES[13], {5: DISCS[1, 13]})

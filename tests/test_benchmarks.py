@@ -9,18 +9,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets.protocols import select_davis
-from datasets.scoring import score
+from evaluation.protocols import select_davis
+from evaluation.scoring import score
 from model.native.library import library
 from model.native.winograd import Winograd
-from scripts import (
+from scripts.benchmarks import (
     bench_data,
     bench_inference,
     bench_roofline,
     bench_scores,
     bench_train,
-    precisions,
 )
+from scripts.experiments import precisions
 
 
 def test_samples(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,12 +16,12 @@ import torchvision
 from torch import nn
 
 from model import checkpoint
-from model.backbones import ResNetTrunk
+from model.backbones import ResNetBackbone
 from model.checkpoint import (
     convert_published,
-    load_for_evaluation,
+    load_backbone,
+    load_for_inference,
     load_network,
-    load_trunk,
     read_file,
     read_weights,
     save_network,
@@ -29,14 +29,14 @@ from model.checkpoint import (
     write_file,
 )
 from model.methods import METHODS, build_network
-from model.model import Model
 from model.network import NetworkSpec
+from model.reference import fill_weights
 from model.start import start_network
+from model.trainer import Trainer
 from model.training_state import checkpoint_path, resume, save
 from tests.test_network import random_inputs, segment, tiny_network
-from util.devices import Ranks
 from util.hyper_para import TrainSettings
-from util.reference import fill_weights
+from util.ranks import Ranks
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -70,7 +70,7 @@ def tiny_content(tmp_path: Path) -> dict[str, Any]:
 def test_a_network_comes_back_with_its_record(tmp_path: Path) -> None:
     path, network = tmp_path / "new folder" / "tiny.pth", tiny_network()
     save_network(path, network, {"settings": {"lr": 1e-5}, "iteration": 7, "git": "abc"})
-    for loaded in (load_network(path), load_for_evaluation(str(path))):
+    for loaded in (load_network(path), load_for_inference(str(path))):
         assert loaded.spec == network.spec
         weights = loaded.state_dict()
         assert weights.keys() == network.state_dict().keys()
@@ -83,7 +83,7 @@ def test_half_precision_weights_load_as_float32(tmp_path: Path) -> None:
     network = tiny_network().half()
     save_network(tmp_path / "half.pth", network, {})
     _, weights = read_weights(tmp_path / "half.pth")
-    for loaded in (weights, load_for_evaluation(tmp_path / "half.pth").state_dict()):
+    for loaded in (weights, load_for_inference(tmp_path / "half.pth").state_dict()):
         for name, tensor in loaded.items():
             kind = torch.int64 if name.endswith("num_batches_tracked") else torch.float32
             assert tensor.dtype == kind, name
@@ -112,7 +112,7 @@ def test_differences_are_listed(tmp_path: Path, tiny_content: dict[str, Any]) ->
     weights["key_encoder.key_proj.bias"] = torch.zeros(9)
     write_file(tmp_path / "odd.pth", {**tiny_content, "weights": weights})
     with pytest.raises(ValueError, match=r"The weights in .*odd.pth do not fit") as raised:
-        load_for_evaluation(tmp_path / "odd.pth")
+        load_for_inference(tmp_path / "odd.pth")
     message = str(raised.value)
     assert "Missing: decoder.pred.weight." in message
     assert "Extra: decoder.extra.weight." in message
@@ -127,7 +127,7 @@ def test_files_of_another_version_are_refused(
     content = {key: value for key, value in content.items() if value is not None}
     write_file(tmp_path / "newer.pth", content)
     with pytest.raises(ValueError, match=r"newer.pth was written by another version of this code"):
-        load_for_evaluation(tmp_path / "newer.pth")
+        load_for_inference(tmp_path / "newer.pth")
 
 
 # --- stage 0
@@ -140,9 +140,9 @@ def stage0(tmp_path: Path) -> Path:
 
 
 def test_stage_0_evaluates_as_it_was_trained(stage0: Path) -> None:
-    network = load_for_evaluation(stage0).eval()
+    network = load_for_inference(stage0).eval()
     assert not network.spec.is_single_object
-    first = network.value_encoder.trunk.conv1.weight
+    first = network.value_encoder.backbone.conv1.weight
     assert first.shape[1] == 5
     assert not first[:, 4].any()
     image, masks = random_inputs(1, 1)
@@ -152,8 +152,8 @@ def test_stage_0_evaluates_as_it_was_trained(stage0: Path) -> None:
 
 def test_stage_0_goes_on_from_an_orthogonal_channel(stage0: Path) -> None:
     networks = [load_network(stage0, seed=seed) for seed in (3, 3, 4)]
-    first, again, other = (n.value_encoder.trunk.conv1.weight.detach() for n in networks)
-    trained = tiny_network(is_single_object=True).value_encoder.trunk.conv1.weight
+    first, again, other = (n.value_encoder.backbone.conv1.weight.detach() for n in networks)
+    trained = tiny_network(is_single_object=True).value_encoder.backbone.conv1.weight
     assert torch.equal(first[:, :4], trained)
     rows = first[:, 4].flatten(1)
     torch.testing.assert_close(rows @ rows.T, torch.eye(8), rtol=1e-5, atol=1e-5)
@@ -170,7 +170,7 @@ def test_stage_0_can_be_continued_but_not_started_from_later_stages(
 ) -> None:
     same = load_network(stage0, is_single_object=True)
     assert same.spec.is_single_object
-    assert same.value_encoder.trunk.conv1.weight.shape[1] == 4
+    assert same.value_encoder.backbone.conv1.weight.shape[1] == 4
     save_network(tmp_path / "stage3.pth", tiny_network(), {})
     with pytest.raises(ValueError, match=r"stage3.pth was trained with several objects.*--stage 3"):
         load_network(tmp_path / "stage3.pth", is_single_object=True)
@@ -188,7 +188,7 @@ def test_published_names_convert(published: dict[str, torch.Tensor]) -> None:
     key_weight = published["key_proj.key_proj.weight"]
     assert network.key_encoder.key_proj is not None
     assert torch.equal(network.key_encoder.key_proj.weight, key_weight)
-    block_weight = network.state_dict()["key_encoder.trunk.layer1.2.conv3.weight"]
+    block_weight = network.state_dict()["key_encoder.backbone.layer1.2.conv3.weight"]
     assert torch.equal(block_weight, published["key_encoder.res2.2.conv3.weight"])
 
 
@@ -208,14 +208,14 @@ def test_a_published_file_in_half_precision(
 ) -> None:
     half = {f"module.{k}": v.half() if v.is_floating_point() else v for k, v in published.items()}
     torch.save(half, tmp_path / "half.pth")
-    weights = load_for_evaluation(tmp_path / "half.pth").state_dict()
+    weights = load_for_inference(tmp_path / "half.pth").state_dict()
     assert weights["decoder.pred.weight"].dtype == torch.float32
     assert torch.equal(weights["decoder.pred.weight"], half["module.decoder.pred.weight"].float())
     mean, bias = (
         half["module.value_encoder.bn1.running_mean"],
         half["module.value_encoder.conv1.bias"],
     )
-    folded = weights["value_encoder.trunk.bn1.running_mean"]
+    folded = weights["value_encoder.backbone.bn1.running_mean"]
     assert torch.equal(folded, mean.float() - bias.float())  # not rounded to half again
 
 
@@ -228,15 +228,15 @@ def test_biases_ahead_of_batch_norms_are_folded_exactly(
         for k, v in published.items()
         if k.startswith("value_encoder.") and ".fuser." not in k
     }
-    theirs = ResNetTrunk(18, in_channels=5)
+    theirs = ResNetBackbone(18, in_channels=5)
     for module in theirs.modules():
         if isinstance(module, nn.Conv2d):
             module.bias = nn.Parameter(torch.zeros(module.out_channels))
     theirs.load_state_dict(names)  # strict: every published tensor has its place
 
-    prefix = "value_encoder.trunk."
+    prefix = "value_encoder.backbone."
     weights = convert_published(published, "stcn.pth")[1]
-    ours = ResNetTrunk(18, in_channels=5)
+    ours = ResNetBackbone(18, in_channels=5)
     ours.load_state_dict({k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)})
     planes = torch.randn(1, 5, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -248,10 +248,10 @@ def test_made_up_names_are_refused(tmp_path: Path) -> None:
     content = {f"backbone.layer{i}.weight": torch.zeros(2) for i in range(20)}
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth is no checkpoint of a method known") as raised:
-        load_for_evaluation(tmp_path / "other.pth")
+        load_for_inference(tmp_path / "other.pth")
     message = str(raised.value)
     assert "the nearest is " in message
-    assert "Missing: key_encoder.trunk.conv1.weight" in message
+    assert "Missing: key_encoder.backbone.conv1.weight" in message
     assert "Extra: backbone.layer0.weight" in message
     assert "and 8 more" in message
     assert len(message) < 2500
@@ -268,23 +268,23 @@ def test_published_weights_load_for_evaluation_and_for_training(
     path = tmp_path / "published.pth"
     torch.save(fill_weights(shapes), path)
     is_stage_0 = variant == "train_single_object"
-    evaluated = load_for_evaluation(path)
+    evaluated = load_for_inference(path)
     # RDE's stage 0 network holds the tensors of STCN's, and evaluates as that.
     assert evaluated.spec.method == ("stcn" if method == "rde" and is_stage_0 else method)
     assert not evaluated.spec.is_single_object
     goes_on = load_network(path, is_single_object=False, method=method)
     assert goes_on.spec == NetworkSpec(method)
-    trunk = goes_on.value_encoder.trunk.conv1.weight
-    assert trunk.shape[1] == 5
-    assert (trunk[:, 4] != 0).any()
+    backbone = goes_on.value_encoder.backbone.conv1.weight
+    assert backbone.shape[1] == 5
+    assert (backbone[:, 4] != 0).any()
     if is_stage_0:
-        assert not evaluated.value_encoder.trunk.conv1.weight[:, 4].any()
+        assert not evaluated.value_encoder.backbone.conv1.weight[:, 4].any()
         assert load_network(path, is_single_object=True, method=method).spec.is_single_object
     else:
         with pytest.raises(ValueError, match=r"trained with several objects"):
             load_network(path, is_single_object=True, method=method)
     settings = TrainSettings(
-        id="x", method=method, stage="3", load_network=str(path), trunk_weights="imagenet"
+        id="x", method=method, stage="3", load_network=str(path), backbone_weights="imagenet"
     )
     assert start_network(settings).spec == NetworkSpec(method)
 
@@ -293,14 +293,14 @@ def test_our_own_stage_0_of_rde_says_what_it_is_evaluated_as(tmp_path: Path) -> 
     network = build_network(NetworkSpec("rde", "tiny", is_single_object=True))
     save_network(tmp_path / "s0.pth", network, {})
     with pytest.warns(UserWarning, match="stage 0 weights of rde, .* evaluated as stcn"):
-        assert load_for_evaluation(tmp_path / "s0.pth").spec.method == "stcn"
+        assert load_for_inference(tmp_path / "s0.pth").spec.method == "stcn"
     assert load_network(tmp_path / "s0.pth").spec == NetworkSpec("rde", "tiny")
 
 
 def test_published_tensors_of_another_shape_are_listed(tmp_path: Path) -> None:
     content = stcn_names()
     content["value_encoder.conv1.bias"] = torch.empty(3, device="meta")
-    with pytest.raises(ValueError, match=r"Extra: value_encoder.trunk.conv1.bias\."):
+    with pytest.raises(ValueError, match=r"Extra: value_encoder.backbone.conv1.bias\."):
         convert_published(content, "odd.pth")
     content = stcn_names()
     content["key_comp.bias"] = torch.empty(3, device="meta")
@@ -330,7 +330,7 @@ def test_other_kinds_of_files_are_refused(tmp_path: Path, content: bytes) -> Non
     path.write_bytes(content)
     message = rf"weights.pth is not a checkpoint that torch can read \({len(content)} bytes\)"
     with pytest.raises(ValueError, match=message):
-        load_for_evaluation(path)
+        load_for_inference(path)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -341,7 +341,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, share: float, is_zip: bool)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     with pytest.raises(ValueError, match=r"cut.pth is not a checkpoint .* cut short"):
-        load_for_evaluation(path)
+        load_for_inference(path)
 
 
 class _Trap:
@@ -362,10 +362,10 @@ def test_pickled_code_is_not_run(tmp_path: Path, call: Callable[..., Any], is_zi
     path = tmp_path / "evil.pth"
     torch.save({"w": _Trap(call, argument)}, path, _use_new_zipfile_serialization=is_zip)
     with pytest.raises(ValueError, match=r"evil.pth holds pickled Python objects.*not loaded"):
-        load_for_evaluation(path)
+        load_for_inference(path)
     path.write_bytes(pickle.dumps({"w": _Trap(call, argument)}))
     with pytest.raises(ValueError, match=r"evil.pth holds pickled Python objects"):
-        load_for_evaluation(path)
+        load_for_inference(path)
     assert not marker.exists()
     pickle.loads(path.read_bytes())
     assert marker.exists()  # the trap works
@@ -374,7 +374,7 @@ def test_pickled_code_is_not_run(tmp_path: Path, call: Callable[..., Any], is_zi
 def test_a_whole_module_is_refused(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "module.pth")
     with pytest.raises(ValueError, match=r"torch.save\(model.state_dict\(\), path\)"):
-        load_for_evaluation(tmp_path / "module.pth")
+        load_for_inference(tmp_path / "module.pth")
 
 
 @pytest.mark.parametrize(
@@ -390,7 +390,7 @@ def test_a_whole_module_is_refused(tmp_path: Path) -> None:
 def test_other_contents_are_refused(tmp_path: Path, content: Any, message: str) -> None:
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match=f"odd.pth {message}"):
-        load_for_evaluation(tmp_path / "odd.pth")
+        load_for_inference(tmp_path / "odd.pth")
 
 
 def test_an_absent_file_is_named(tmp_path: Path) -> None:
@@ -401,39 +401,41 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
 
 def test_a_checkpoint_to_resume_from_is_no_file_of_weights(tmp_path: Path) -> None:
     settings = TrainSettings(id="run", size="tiny", save_dir=str(tmp_path), device="cpu")
-    model = Model(tiny_network(), settings, {"settings": {}}, CPU, torch.float32, Ranks())
-    save(model)
+    trainer = Trainer(tiny_network(), settings, {"settings": {}}, CPU, torch.float32, Ranks())
+    save(trainer)
     with pytest.raises(ValueError, match="is a checkpoint to resume training from: give the"):
-        load_for_evaluation(checkpoint_path(model.settings))
-    weights = load_for_evaluation(model.folder / "run_0.pth").state_dict()
+        load_for_inference(checkpoint_path(trainer.settings))
+    weights = load_for_inference(trainer.folder / "run_0.pth").state_dict()
     assert torch.equal(weights["decoder.pred.weight"], tiny_network().decoder.pred.weight)
     with pytest.raises(ValueError, match=r"run_0.pth is no checkpoint to resume from"):
-        resume(model, model.folder / "run_0.pth")
+        resume(trainer, trainer.folder / "run_0.pth")
 
 
-# --- ImageNet's trunks
+# --- ImageNet's backbones
 
 
-def test_a_trunk_is_filled_from_torchvision() -> None:
+def test_a_backbone_is_filled_from_torchvision() -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.resnet18().eval()
     weights = {k: v for k, v in theirs.state_dict().items() if "num_batches" not in k}
     image = torch.randn(1, 3, 32, 32)
-    trunk = ResNetTrunk(18).eval()
-    load_trunk(trunk, weights, "resnet18.pth")
+    backbone = ResNetBackbone(18).eval()
+    load_backbone(backbone, weights, "resnet18.pth")
     with torch.no_grad():
         x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(image))))
         feat4 = theirs.layer1(x)
         feat8 = theirs.layer2(feat4)
-        for got, expected in zip(trunk(image), (feat4, feat8, theirs.layer3(feat8)), strict=True):
+        for got, expected in zip(
+            backbone(image), (feat4, feat8, theirs.layer3(feat8)), strict=True
+        ):
             torch.testing.assert_close(got, expected)
 
-    with_masks = ResNetTrunk(18, in_channels=5)
-    load_trunk(with_masks, weights, "resnet18.pth")
+    with_masks = ResNetBackbone(18, in_channels=5)
+    load_backbone(with_masks, weights, "resnet18.pth")
     first = with_masks.conv1.weight.detach()
     assert torch.equal(first[:, :3], weights["conv1.weight"])
     columns = first[:, 3:].flatten(1)  # (64, 98)
     torch.testing.assert_close(columns @ columns.T, torch.eye(64), rtol=1e-4, atol=1e-5)
 
     with pytest.raises(ValueError, match=r"resnet18.pth do not fit.*Missing: layer1.0.conv3"):
-        load_trunk(ResNetTrunk(50), weights, "resnet18.pth")
+        load_backbone(ResNetBackbone(50), weights, "resnet18.pth")

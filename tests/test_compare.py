@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 import eval_davis
-from datasets.protocols import select_davis
-from datasets.scoring import score
+from evaluation.comparison import Row, draw, format_markdown
+from evaluation.protocols import select_davis
+from evaluation.scoring import score
 from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
 from scripts import compare
 from tests.conftest import NUM_FRAMES
-from util.comparison import Row, draw, format_markdown
 from util.signals import INTERRUPTED
 
 FLAGS = "--mem_every 2 --mem_capacity 3"

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from inference_core import Sessions
+from inference.predictor import Predictor
 from model.compiled import compile_parts
-from model.features import QueryFeatures, SeenFrame
+from model.features import EncodedImage, QueryFeatures
 from tests.test_all_methods import DISCS, FRAMES
 from tests.test_native import needs_compiler
 from tests.test_network import tiny_network
@@ -32,19 +32,21 @@ def forget() -> Iterator[None]:
     gc.collect()
 
 
-def follow(method: str, mode: CompileMode) -> tuple[list[torch.Tensor], Sessions]:
+def follow(method: str, mode: CompileMode) -> tuple[list[torch.Tensor], Predictor]:
     settings = EvalSettings(device="cpu", compile=mode, mem_every=1)
-    sessions = Sessions(settings, network=tiny_network(method=method))
+    predictor = Predictor(settings, network=tiny_network(method=method))
     probs = []
     for start, size in ((0, 40), (3, 32)):  # groups of three frames, two, one and one; two sizes
-        core = sessions.start(NUM_FRAMES)
-        looks = core.look(FRAMES[start : start + 3, :, :size]) + core.look(FRAMES[3:5, :, :size])
-        looks += core.look(FRAMES[5:6, :, :size])
-        frames: list[SeenFrame | torch.Tensor] = [*looks, FRAMES[6, :, :size]]
+        core = predictor.start(NUM_FRAMES)
+        looks = core.encode_images(FRAMES[start : start + 3, :, :size]) + core.encode_images(
+            FRAMES[3:5, :, :size]
+        )
+        looks += core.encode_images(FRAMES[5:6, :, :size])
+        frames: list[EncodedImage | torch.Tensor] = [*looks, FRAMES[6, :, :size]]
         for t, frame in enumerate(frames):
             masks = {o: DISCS[o - 1, 0, :size] for o in ((1, 2) if start else (1,))}
             probs.append(core.step(frame, masks if t == 0 else None))
-    return probs, sessions
+    return probs, predictor
 
 
 @needs_compiler
@@ -53,9 +55,9 @@ def test_the_same_answers(method: str, mode: CompileMode) -> None:
     plain, _ = follow(method, "")
     counters = torch._dynamo.utils.counters
     counters.clear()
-    compiled, sessions = follow(method, mode)
+    compiled, predictor = follow(method, mode)
     assert counters["stats"]["unique_graphs"] >= 4, "look, project, remember, decode"
-    assert sessions.network.decoder.pred.packing is None, "torch does not see into packed ones"
+    assert predictor.network.decoder.pred.packing is None, "torch does not see into packed ones"
     for one, other in zip(plain, compiled, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
@@ -92,4 +94,4 @@ def test_a_compiled_network_is_not_copied() -> None:
 def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("model.compiled.has_compiler", lambda: False)
     with pytest.raises(ValueError, match=r"--compile needs a C\+\+ compiler"):
-        Sessions(EvalSettings(device="cpu", compile="default"), network=tiny_network())
+        Predictor(EvalSettings(device="cpu", compile="default"), network=tiny_network())

@@ -112,10 +112,12 @@ def test_a_network_for_inference_can_be_copied_and_made_again(method: str) -> No
     network = build_network(NetworkSpec(method, "tiny")).for_inference(CPU, torch.float32)
     image = features(1, 3, 32, 48)
     with torch.inference_mode():
-        expected = network.encode_query(network.look(image)).key
+        expected = network.encode_query(network.encode_image(image)).key
         for other in (copy.deepcopy(network), network.for_inference(CPU, torch.float32)):
-            torch.testing.assert_close(other.encode_query(other.look(image)).key, expected)
+            torch.testing.assert_close(other.encode_query(other.encode_image(image)).key, expected)
         restored = pickle.loads(pickle.dumps(network))
-        torch.testing.assert_close(restored.encode_query(restored.look(image)).key, expected)
+        torch.testing.assert_close(
+            restored.encode_query(restored.encode_image(image)).key, expected
+        )
         half = network.for_inference(CPU, torch.bfloat16)
-        assert half.encode_query(half.look(image.bfloat16())).key.dtype == torch.bfloat16
+        assert half.encode_query(half.encode_image(image.bfloat16())).key.dtype == torch.bfloat16

@@ -12,23 +12,13 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from inference_core import Sessions
+from inference.predictor import Predictor
 from model.methods import build_network
 from model.network import NetworkSpec
-from util.devices import (
-    Ranks,
-    autocast,
-    half_dtype,
-    join_ranks,
-    leave_ranks,
-    mean_over_ranks,
-    pick_device,
-    pick_dtype,
-    total_memory,
-    tune,
-)
+from util.devices import autocast, half_dtype, pick_device, pick_dtype, total_memory, tune
 from util.hyper_para import EvalSettings
 from util.parse_settings import parse_eval
+from util.ranks import Ranks, join_ranks, leave_ranks, mean_over_ranks
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
@@ -178,7 +168,7 @@ def test_the_memory_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Mo
 def test_exact_is_float32() -> None:
     settings = EvalSettings(device="cpu", exact=True, amp=True)
     with pytest.raises(ValueError, match="exact is float32"):
-        Sessions(settings, network=build_network(NetworkSpec("stcn", "tiny")))
+        Predictor(settings, network=build_network(NetworkSpec("stcn", "tiny")))
     for flags in (["--amp"], ["--precision", "bfloat16"]):
         with pytest.raises(SystemExit):
             parse_eval("davis", ["--model", "m.pth", "--output", "o", "--exact", *flags])

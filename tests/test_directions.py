@@ -1,4 +1,4 @@
-"""scripts/directions.py on drawn clips: objects that leave cost what needs them, and no more."""
+"""scripts/experiments/directions.py on drawn clips: objects that leave cost what needs them, and no more."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference_core import Sessions
+from inference.predictor import Predictor
 from inference_core_yv import InferenceCoreYV
-from scripts import directions
+from scripts.experiments import directions
 from scripts.make_synthetic import write_image
 from util.hyper_para import EvalSettings
 from util.masks import DAVIS_PALETTE, write_mask
@@ -111,11 +111,11 @@ def test_an_object_that_is_lost_at_once_is_seen_on_no_frame(
     tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = {index: np.zeros(SIZE, np.uint8) for index in range(NUM_FRAMES)}
-    truth = np.zeros(SIZE, np.uint8)
-    truth[4:9, 4:9], truth[20:25, 20:25] = 1, 2
+    ground_truth = np.zeros(SIZE, np.uint8)
+    ground_truth[4:9, 4:9], ground_truth[20:25, 20:25] = 1, 2
     frames: Any = [np.zeros((*SIZE, 3), np.uint8)] * NUM_FRAMES
-    clip = directions.Labelled("lost", frames, lambda _: truth, [1, 2])
-    sessions = Sessions(EvalSettings(model=str(tiny_weights), device="cpu"), InferenceCoreYV)
+    clip = directions.Labelled("lost", frames, lambda _: ground_truth, [1, 2])
+    predictor = Predictor(EvalSettings(model=str(tiny_weights), device="cpu"), InferenceCoreYV)
     monkeypatch.setattr(directions, "run", lambda *_: empty)
-    done, _ = directions.edit(clip, sessions, empty, [1, 2])
+    done, _ = directions.edit(clip, predictor, empty, [1, 2])
     assert done["object that joins on 20 and goes on 50 is seen"] == [None, None, 0]

@@ -25,7 +25,7 @@ def arguments(synthetic: Path, saves: Path, name: str, batch_size: int) -> list[
         "--id", name, "--static_root", str(synthetic / "static"), "--save_dir", str(saves),
         "--batch_size", str(batch_size), "--iterations", str(ITERATIONS), "--lr", "1e-4",
         "--start_warm", "5", "--end_warm", "15", "--report_interval", "1", "--no_amp",
-        "--size", "tiny", "--crop_size", "32", "--num_workers", "0", "--trunk_weights", "none",
+        "--size", "tiny", "--crop_size", "32", "--num_workers", "0", "--backbone_weights", "none",
         "--device", "cpu",
     ]  # fmt: skip
 

@@ -20,9 +20,9 @@ import pytest
 import requests
 from PIL import Image
 
+from datasets import download
+from datasets.download import Item, archive_path, extract, fetch
 from scripts import download_bl30k, download_datasets, download_model, resize_youtube
-from util import download
-from util.download import Item, archive_path, extract, fetch
 from util.masks import DAVIS_PALETTE
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,13 +19,13 @@ import pytest
 import torch
 from PIL import Image
 
+import inference.writer
 import inference_core
-import util.background
 from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
-from util.hyper_para import EVAL_SCRIPTS
 from util.masks import DAVIS_PALETTE, read_mask, write_mask
+from util.presets import EVAL_SCRIPTS
 from util.signals import INTERRUPTED
 
 NUM_FRAMES, SIZE = 11, (48, 68)  # as tests/conftest.py makes them
@@ -527,7 +527,7 @@ def test_masks_that_cannot_be_written_fail_their_video(
             raise OSError(28, "No space left on device")
         write_mask(path, *args)
 
-    monkeypatch.setattr(util.background, "write_mask", full)
+    monkeypatch.setattr(inference.writer, "write_mask", full)
     result = evaluate("davis", davis, "--overlay")
     assert result.code == 1
     assert re.search(r"FAILED val-000: .*No space left on device", result.out)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.protocols import select_davis
-from datasets.scoring import score
-from scripts import bench_scores
+from evaluation.protocols import select_davis
+from evaluation.report import Scores
+from evaluation.scoring import score
+from scripts.benchmarks import bench_scores
 from scripts.evaluate import main
-from util.report import Scores
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 NUM_FRAMES = 5
@@ -123,10 +123,10 @@ def test_void_is_no_object_and_unknown_labels_are_ignored(results: Path, davis: 
 def test_predictions_on_void_pixels_count_as_wrong(results: Path, davis: Path) -> None:
     # As officially: void is background in the truth and the prediction stays as it is.
     for frame in range(NUM_FRAMES):
-        truth = annotation(1)
-        truth[5:11, 8:14] = 255
-        save(davis / "trainval" / "Annotations" / "480p" / "dog" / f"{frame:05d}.png", truth)
-        save(results / "dog" / f"{frame:05d}.png", np.where(truth > 0, 1, 0))
+        ground_truth = annotation(1)
+        ground_truth[5:11, 8:14] = 255
+        save(davis / "trainval" / "Annotations" / "480p" / "dog" / f"{frame:05d}.png", ground_truth)
+        save(results / "dog" / f"{frame:05d}.png", np.where(ground_truth > 0, 1, 0))
     assert evaluate_davis(results, davis).sequences["dog"].region.mean == 0.5
 
 
@@ -307,9 +307,13 @@ def davis_2016(tmp_path: Path) -> Path:
     listing.write_text("cow\n")
     for frame in range(NUM_FRAMES):
         path = root / "2016" / "Annotations" / "480p" / "cow" / f"{frame:05d}.png"
-        truth = annotation(255)
-        truth[0, :] = 100  # not above 127: background
-        save(path, np.stack([truth] * 4, axis=-1) if frame == 3 else truth, palette=False)
+        ground_truth = annotation(255)
+        ground_truth[0, :] = 100  # not above 127: background
+        save(
+            path,
+            np.stack([ground_truth] * 4, axis=-1) if frame == 3 else ground_truth,
+            palette=False,
+        )
     return root
 
 
@@ -359,7 +363,7 @@ def test_reference_figures_on_real_data(capsys: pytest.CaptureFixture[str]) -> N
 def test_more_processes_give_the_same(
     results: Path, davis: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datasets.scoring.MANY_FRAMES", 0)
+    monkeypatch.setattr("evaluation.scoring.MANY_FRAMES", 0)
     save(results / "cat" / "00002.png", annotation(2, 1))
     one, two = (evaluate_davis(results, davis, num_workers=n) for n in (1, 2))
     assert one.objects == two.objects

@@ -26,7 +26,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 
 
 def run(folders: dict[str, Path]) -> int:
-    paths = ["--results_path", folders["results"], "--truth_path", folders["truth"]]
+    paths = ["--results_path", folders["results"], "--ground_truth_path", folders["truth"]]
     return main([*map(str, paths), "--num_workers", "1"])
 
 

@@ -27,7 +27,7 @@ def test_half_the_size_and_nearly_the_same_weights(tmp_path: Path) -> None:
         torch.testing.assert_close(after[name], tensor, rtol=1e-3, atol=1e-6)
     stored = read_file(target)["weights"]
     assert stored["decoder.pred.weight"].dtype == torch.float16
-    assert stored["key_encoder.trunk.bn1.running_var"].dtype == torch.float32
+    assert stored["key_encoder.backbone.bn1.running_var"].dtype == torch.float32
     assert read_file(target)["record"] == {"iteration": 1, "averaged": ["a.pth"]}
 
 

@@ -10,16 +10,10 @@ import pytest
 
 from inference_memory_bank import POLICIES
 from model.methods import METHODS
-from util import hyper_para
-from util.hyper_para import (
-    EVAL_PRESETS,
-    EVAL_SCRIPTS,
-    POLICY_KNOBS,
-    STAGE_PRESETS,
-    EvalSettings,
-    TrainSettings,
-)
+from util import presets
+from util.hyper_para import EvalSettings, TrainSettings
 from util.parse_settings import of_method, parse_eval, parse_train
+from util.presets import EVAL_PRESETS, EVAL_SCRIPTS, POLICY_OPTIONS, STAGE_PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"train": "train.py", **EVAL_SCRIPTS}
@@ -56,9 +50,9 @@ def test_a_value_comes_from_the_last_that_names_it(monkeypatch: pytest.MonkeyPat
     """Default < method < stage < command line, each of them seen to win over those before."""
     default = TrainSettings()
     method = {"gamma": 0.2, "lr": 0.2, "weight_decay": 0.2}
-    monkeypatch.setitem(hyper_para.METHOD_PRESETS, "stcn", method)
+    monkeypatch.setitem(presets.METHOD_PRESETS, "stcn", method)
     stage = {"lr": 0.3, "weight_decay": 0.3, "steps": [3, 4]}
-    monkeypatch.setitem(hyper_para.STAGE_PRESETS, ("stcn", "0"), stage)
+    monkeypatch.setitem(presets.STAGE_PRESETS, ("stcn", "0"), stage)
     settings = parse_one(["--id", "a", "--weight_decay", "0.4", "--seed", "4"])
     assert settings.batch_size == default.batch_size
     assert settings.gamma == 0.2
@@ -70,7 +64,7 @@ def test_a_value_comes_from_the_last_that_names_it(monkeypatch: pytest.MonkeyPat
 
 def test_a_command_line_can_go_back_to_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag wins even where it says what the default says."""
-    monkeypatch.setitem(hyper_para.STAGE_PRESETS, ("stcn", "0"), {"lr": 0.3})
+    monkeypatch.setitem(presets.STAGE_PRESETS, ("stcn", "0"), {"lr": 0.3})
     default = TrainSettings().lr
     assert parse_one(["--id", "a", "--lr", str(default)]).lr == default
 
@@ -101,9 +95,9 @@ def test_roots_are_in_data() -> None:
 
 
 def test_each_eval_script_has_its_presets() -> None:
-    for script, presets in EVAL_PRESETS.items():
+    for script, preset in EVAL_PRESETS.items():
         settings = parse_eval(script, ["--output", "o"])
-        for name, value in presets.items():
+        for name, value in preset.items():
             assert getattr(settings, name) == value
     assert parse_eval("youtube", ["--output", "o", "--size", "0"]).size == 0
     assert parse_eval("davis", ["--output", "o"]).size == 0
@@ -242,13 +236,13 @@ def test_published_stages() -> None:
 
 
 def test_a_recipe_is_a_chain_of_runs() -> None:
-    recipe = parse_train("--id r --stage 012 --save_dir s --trunk_weights t.pth -b 2".split())
+    recipe = parse_train("--id r --stage 012 --save_dir s --backbone_weights t.pth -b 2".split())
     assert [settings.id for settings in recipe] == ["r_s0", "r_s01", "r_s012"]
     assert [settings.stage for settings in recipe] == ["0", "1", "2"]
     assert [settings.load_network for settings in recipe] == [
         "", "s/r_s0/r_s0_300000.pth", "s/r_s01/r_s01_500000.pth",
     ]  # fmt: skip
-    assert [settings.trunk_weights for settings in recipe] == ["t.pth", "imagenet", "imagenet"]
+    assert [settings.backbone_weights for settings in recipe] == ["t.pth", "imagenet", "imagenet"]
     assert [settings.batch_size for settings in recipe] == [2, 2, 2]
     first, last = parse_train("--id r --stage 03 --load_network n.pth -i 7".split())
     assert (first.load_network, last.load_network) == ("n.pth", "saves/r_s0/r_s0_7.pth")
@@ -315,8 +309,11 @@ def test_davis_jumps_beside_others() -> None:
         ("--id a --start_warm 9 --end_warm 8", "--start_warm 9 lies after --end_warm 8"),
         ("--id a --no_amp --precision bfloat16", "--no_amp and --precision bfloat16 contradict"),
         ("--id a --load_network n --load_model m", "--load_network starts a new run and --load_mo"),
-        ("--id a --load_network n --trunk_weights none", "--trunk_weights none does nothing besid"),
-        ("--id a --trunk_lr -1", "--trunk_lr must be a number from 0 up"),
+        (
+            "--id a --load_network n --backbone_weights none",
+            "--backbone_weights none does nothing besid",
+        ),
+        ("--id a --backbone_lr -1", "--backbone_lr must be a number from 0 up"),
         (
             "--id a --method stcn --klloss_weight 3",
             "--klloss_weight does nothing with --method stcn, but with rde",
@@ -437,7 +434,7 @@ def test_no_knob_is_dead(owner: type) -> None:
     if owner is TrainSettings:
         used |= {name for row in METHODS.values() for name in row.loss_settings}
     else:
-        used |= {name for names in POLICY_KNOBS.values() for name in names}
+        used |= {name for names in POLICY_OPTIONS.values() for name in names}
         used |= {"dataset", "memory", "no_top"}  # read by `of_method`, which is tested below
     # What --debug does is done by the parser: test_debug_makes_the_run_talk.
     assert fields - used <= {"debug"}
@@ -446,8 +443,8 @@ def test_no_knob_is_dead(owner: type) -> None:
 
 
 def test_the_knobs_of_a_memory_are_its_fields() -> None:
-    assert POLICY_KNOBS.keys() == POLICIES.keys()
-    for memory, names in POLICY_KNOBS.items():
+    assert POLICY_OPTIONS.keys() == POLICIES.keys()
+    for memory, names in POLICY_OPTIONS.items():
         own = {field.name for field in dataclasses.fields(POLICIES[memory])}
         assert own - {"compressor"} == {*names}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("datasets", "model", "scripts", "tests", "util")
+ROOMS = ("datasets", "evaluation", "inference", "model", "scripts", "tests", "util")
 TOP = {path.stem for path in ROOT.glob("*.py")}
 CORES = {"inference_core", "inference_core_yv"}
 MAINS = TOP - CORES - {"inference_memory_bank"}
@@ -23,8 +23,10 @@ MAY_IMPORT = {
     "inference_memory_bank": {"model.memory_bank", "model.features"},  # learned parts come as such
     "inference_core": {"inference_memory_bank", "model", "util"},
     "inference_core_yv": {"inference_core", "inference_memory_bank", "model", "util"},
-    **{name: {"datasets", "model", "util", "inference_memory_bank", *CORES} for name in MAINS},
-    "scripts": {"scripts", "datasets", "model", "util", "inference_memory_bank", *TOP},
+    "inference": {"inference", "datasets", "inference_memory_bank", *CORES, "model", "util"},
+    "evaluation": {"evaluation", "datasets", "util"},
+    **{name: {*ROOMS, "inference_memory_bank", *CORES} - {"scripts", "tests"} for name in MAINS},
+    "scripts": {*ROOMS, *TOP} - {"tests"},
     "tests": {*ROOMS, *TOP},
 }
 SOURCES = sorted(
@@ -72,11 +74,13 @@ def test_the_top_level_is_as_designed() -> None:
 
 
 def test_settings_need_the_standard_library_alone() -> None:
-    for name in ("hyper_para", "command_line", "parse_settings"):
+    for name in ("hyper_para", "presets", "command_line", "parse_settings"):
         modules = {m for m in imports_of(ROOT / "util" / f"{name}.py") if not is_ours(m)}
         assert {m.split(".")[0] for m in modules} <= set(sys.stdlib_module_names)
         ours = {m for m in imports_of(ROOT / "util" / f"{name}.py") if is_ours(m)}
-        assert all(is_within(m, {"util.hyper_para", "util.command_line"}) for m in ours)
+        assert all(
+            is_within(m, {"util.hyper_para", "util.presets", "util.command_line"}) for m in ours
+        )
 
 
 def test_nothing_imports_scripts_but_tests() -> None:

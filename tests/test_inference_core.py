@@ -1,4 +1,4 @@
-"""Sessions: one video, frame by frame, with objects from the start (DAVIS) or later (YouTube)."""
+"""Predictor: one video, frame by frame, with objects from the start (DAVIS) or later (YouTube)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference_core import InferenceCore, Sessions
+from inference.predictor import Predictor
+from inference_core import InferenceCore
 from inference_core_yv import InferenceCoreYV
 from inference_memory_bank import EveryN
 from model.checkpoint import save_network
 from model.matching import aggregate
 from model.network import Network
+from model.reference import reference_clip, reference_masks
 from tests.test_network import tiny_network
 from util.hyper_para import EvalSettings
-from util.reference import reference_clip, reference_masks
 
 HEIGHT, WIDTH, NUM_FRAMES = 40, 56, 9  # padded to 48 x 64
 FRAMES = reference_clip(NUM_FRAMES, HEIGHT, WIDTH)
@@ -359,7 +360,7 @@ def test_nothing_held_grows_with_the_video(
     assert held[59] == held[11]
 
 
-# --- sessions of an eval script
+# --- predictor of an eval script
 
 
 def test_sessions_start_fresh_cores_from_a_file(tmp_path: Path) -> None:
@@ -368,27 +369,27 @@ def test_sessions_start_fresh_cores_from_a_file(tmp_path: Path) -> None:
     settings = EvalSettings(
         model=str(path), device="cpu", top=0, mem_every=2, include_last=True, amp=True
     )
-    sessions = Sessions(settings, InferenceCoreYV)
-    core = sessions.start(7)
+    predictor = Predictor(settings, InferenceCoreYV)
+    core = predictor.start(7)
     assert isinstance(core, InferenceCoreYV)
     assert (core.top_k, core.num_frames) == (None, 7)
     assert core.policy == EveryN(2, include_last=True)
     assert core.network.dtype == torch.bfloat16
     image = torch.randint(256, (3, 20, 30), dtype=torch.uint8)
-    assert torch.equal(sessions.normalise(image), tiny_network().normalise(image))
-    prob = core.step(sessions.normalise(image), {1: torch.ones(20, 30)})
+    assert torch.equal(predictor.normalise(image), tiny_network().normalise(image))
+    prob = core.step(predictor.normalise(image), {1: torch.ones(20, 30)})
     assert prob.dtype == torch.float32
     assert prob.argmax(0).eq(1).all()
-    assert sessions.start().labels == []
-    assert sessions.start().num_frames is None
+    assert predictor.start().labels == []
+    assert predictor.start().num_frames is None
 
     settings.amp, settings.top = False, 20
-    sessions = Sessions(settings)
-    assert sessions.network.dtype == torch.float32
-    assert sessions.start().top_k == 20
+    predictor = Predictor(settings)
+    assert predictor.network.dtype == torch.float32
+    assert predictor.start().top_k == 20
     settings.model = str(tmp_path / "absent.pth")
     with pytest.raises(ValueError, match=re.escape(f"There is no file {settings.model}")):
-        Sessions(settings)
+        Predictor(settings)
 
 
 def test_a_refused_first_frame_leaves_the_session_free_to_take_another_size(

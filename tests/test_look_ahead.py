@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,19 @@ import pytest
 import torch
 
 import eval_davis
-from inference_core import InferenceCore, Sessions
+from datasets.synthetic import make_clip
+from inference.predictor import Predictor
+from inference.propagation import propagate
+from inference.tracker import Tracker
+from inference_core import InferenceCore
 from inference_core_yv import InferenceCoreYV
-from model.features import SeenFrame
+from model.features import EncodedImage
 from model.methods import METHODS
 from tests.test_all_methods import DISCS, FRAMES, HEIGHT, NUM_FRAMES, WIDTH, masks_on, ready
 from tests.test_network import tiny_network
+from util.frames import Frame
 from util.hyper_para import EvalSettings
 from util.masks import read_mask
-from util.passes import propagate
-from util.synthetic import make_clip
-from util.tracker import Tracker
-
-
-@dataclass(frozen=True)
-class Frame:
-    index: int
-    name: str
-    image: np.ndarray
-    new_labels: np.ndarray | None
-    is_required: bool
 
 
 class Clip(list[Frame]):
@@ -43,7 +36,7 @@ class Clip(list[Frame]):
         for index, (image, labels) in enumerate(make_clip(NUM_FRAMES, 40, 56, 2, seed=1)):
             given = labels if index == starts else None
             self.append(Frame(index, f"{index:05d}", image, given, index in wanted))
-        self.new_objects = {starts: [1, 2]}
+        self.annotated_labels = {starts: [1, 2]}
 
 
 class Counting(Tracker):
@@ -51,9 +44,9 @@ class Counting(Tracker):
 
     groups: list[int]
 
-    def look(self, images: Any) -> list[list[Any]]:
+    def encode_images(self, images: Any) -> list[list[Any]]:
         self.groups.append(len(images))
-        return super().look(images)
+        return super().encode_images(images)
 
 
 def follow(
@@ -62,15 +55,15 @@ def follow(
     """Probabilities by frame, and how many frames were looked at at once."""
     # RDE's embedding of many frames overflows with these weights.
     settings = EvalSettings(device="cpu", encode_batch=batch, mem_every=6, **asked)
-    sessions = Sessions(settings, InferenceCoreYV, tiny_network(method=method))
+    predictor = Predictor(settings, InferenceCoreYV, tiny_network(method=method))
     groups: list[int] = []
 
     def start() -> Tracker:
-        tracker = Counting(sessions, NUM_FRAMES, 2)
+        tracker = Counting(predictor, NUM_FRAMES, 2)
         tracker.groups = groups
         return tracker
 
-    found = propagate(clip, start, settings.direction, write_all=write_all)
+    found = propagate(clip, clip.annotated_labels, start, settings.direction, write_all=write_all)
     by_frame = {f.frame.index: f.prob for f in found if f is not None}
     return [by_frame[index] for index in range(len(clip))], groups
 
@@ -121,15 +114,15 @@ def test_what_was_seen_of_a_group_is_gone_before_the_next() -> None:
     alive: list[Any] = []
 
     class Watching(Tracker):
-        def look(self, images: Any) -> list[list[Any]]:
+        def encode_images(self, images: Any) -> list[list[Any]]:
             gc.collect()
             assert not [reference for reference in alive if reference() is not None]
-            looks = super().look(images)
+            looks = super().encode_images(images)
             alive.extend(weakref.ref(each) for views in looks for each in views)
             return looks
 
-    sessions = Sessions(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
-    for _ in propagate(Clip(), lambda: Watching(sessions, NUM_FRAMES, 2)):
+    predictor = Predictor(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
+    for _ in propagate(Clip(), Clip().annotated_labels, lambda: Watching(predictor, NUM_FRAMES, 2)):
         pass
     assert len(alive) == NUM_FRAMES
 
@@ -141,8 +134,10 @@ def test_frames_before_one_that_cannot_be_read_are_there() -> None:
                 raise ValueError("00006.jpg is cut short.")
             return super().__getitem__(index)
 
-    sessions = Sessions(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
-    found = propagate(Broken(), lambda: Tracker(sessions, NUM_FRAMES, 2))
+    predictor = Predictor(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
+    found = propagate(
+        Broken(), Broken().annotated_labels, lambda: Tracker(predictor, NUM_FRAMES, 2)
+    )
     assert [each.frame.index for each in itertools.islice(found, 6) if each] == [*range(6)]
     with pytest.raises(ValueError, match=r"00006\.jpg is cut short"):
         next(found)
@@ -151,8 +146,8 @@ def test_frames_before_one_that_cannot_be_read_are_there() -> None:
 def test_a_frame_of_another_type_is_named() -> None:
     clip = Clip()
     clip[6] = replace(clip[6], image=clip[6].image.astype(np.int16))
-    sessions = Sessions(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
-    found = propagate(clip, lambda: Tracker(sessions, NUM_FRAMES, 2))
+    predictor = Predictor(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
+    found = propagate(clip, clip.annotated_labels, lambda: Tracker(predictor, NUM_FRAMES, 2))
     assert len([*itertools.islice(found, 6)]) == 6
     with pytest.raises(ValueError, match="frame 00006: An image must be uint8"):
         next(found)
@@ -161,8 +156,8 @@ def test_a_frame_of_another_type_is_named() -> None:
 def test_a_frame_of_another_size_is_named_and_those_before_it_are_there() -> None:
     clip = Clip()
     clip[6] = replace(clip[6], image=clip[6].image[:32])
-    sessions = Sessions(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
-    found = propagate(clip, lambda: Tracker(sessions, NUM_FRAMES, 2))
+    predictor = Predictor(EvalSettings(device="cpu", encode_batch=4), network=tiny_network())
+    found = propagate(clip, clip.annotated_labels, lambda: Tracker(predictor, NUM_FRAMES, 2))
     assert [each.frame.index for each in itertools.islice(found, 6) if each] == [*range(6)]
     with pytest.raises(ValueError, match=r"frame 00006: Frame 6 is \(32, 56\), but those before"):
         next(found)
@@ -173,11 +168,11 @@ def test_a_core_takes_either(method: str) -> None:
     """Frames as they are and frames looked at before, in turn, padded or not."""
     network, policy = ready(method)
     one, other = InferenceCore(network, policy, 5), InferenceCore(network, policy, 5)
-    seen = other.look(torch.stack([*FRAMES]))
+    seen = other.encode_images(torch.stack([*FRAMES]))
     assert all(each.size == (HEIGHT, WIDTH) for each in seen)
     for t in range(NUM_FRAMES):
         masks = masks_on({0: [1, 2]}, t)
-        frame: torch.Tensor | SeenFrame = FRAMES[t] if t % 3 == 1 else seen[t]
+        frame: torch.Tensor | EncodedImage = FRAMES[t] if t % 3 == 1 else seen[t]
         torch.testing.assert_close(
             one.step(FRAMES[t], masks), other.step(frame, masks), rtol=1e-4, atol=1e-5
         )
@@ -186,13 +181,13 @@ def test_a_core_takes_either(method: str) -> None:
     with pytest.raises(ValueError, match=r"Frame 1 is \(40, 56\), but those before are \(32, 56\)"):
         small.step(seen[1])
     with pytest.raises(ValueError, match=r"Frames are \(T, 3, H, W\) together; these are \(3, 40"):
-        other.look(FRAMES[0])
+        other.encode_images(FRAMES[0])
 
 
 def test_as_many_as_pay() -> None:
     def at_once(height: int, width: int, **asked: Any) -> int:
-        sessions = Sessions(EvalSettings(device="cpu", **asked), network=tiny_network())
-        return Tracker(sessions).frames_at_once(np.zeros((height, width, 3), np.uint8))
+        predictor = Predictor(EvalSettings(device="cpu", **asked), network=tiny_network())
+        return Tracker(predictor).encode_batch_size(np.zeros((height, width, 3), np.uint8))
 
     assert at_once(480, 854) == 1, "one float32 frame fills a CPU"
     assert at_once(480, 854, amp=True) == 4
@@ -206,13 +201,13 @@ def test_flag(
 ) -> None:
     """Masks of an eval script, whose folder goes on with another --encode_batch."""
     groups = []
-    inner = Tracker.look
+    inner = Tracker.encode_images
 
-    def look(tracker: Tracker, images: Any) -> list[list[Any]]:
+    def encode_images(tracker: Tracker, images: Any) -> list[list[Any]]:
         groups.append(len(images))
         return inner(tracker, images)
 
-    monkeypatch.setattr(Tracker, "look", look)
+    monkeypatch.setattr(Tracker, "encode_images", encode_images)
     flags = ["--davis_path", f"{synthetic}/DAVIS/2017", "--model", f"{tiny_weights}"]
     flags += ["--output", f"{tmp_path}/out", "--device", "cpu"]
     assert eval_davis.main([*flags, "--encode_batch", "1"]) == 0

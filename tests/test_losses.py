@@ -21,11 +21,11 @@ def random_batch() -> tuple[torch.Tensor, torch.Tensor]:
 def naive_loss(logits: torch.Tensor, labels: torch.Tensor, share: float) -> torch.Tensor:
     """As published: sample by sample, pixel by pixel, with the classes that exist."""
     losses = []
-    for sample, truth, num in zip(logits, labels, NUM_OBJECTS.tolist(), strict=True):
+    for sample, ground_truth, num in zip(logits, labels, NUM_OBJECTS.tolist(), strict=True):
         odds = sample[: num + 1].flatten(1).exp()
-        right = odds[truth.flatten(), torch.arange(truth.numel())]
+        right = odds[ground_truth.flatten(), torch.arange(ground_truth.numel())]
         hardest = (-(right / odds.sum(0)).log()).sort(descending=True).values
-        losses.append(hardest[: int(share * truth.numel())].mean())
+        losses.append(hardest[: int(share * ground_truth.numel())].mean())
     return torch.stack(losses).mean()
 
 

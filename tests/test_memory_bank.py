@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inference_core import InferenceCore, make_policy
+from inference.predictor import make_policy
+from inference_core import InferenceCore
 from inference_memory_bank import (
     POLICIES,
     EveryN,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from util.metrics import (
+from evaluation.metrics import (
     Statistics,
     boundary_accuracy,
     boundary_map,
@@ -44,10 +44,10 @@ PIXEL = mask(10, 10, np.s_[5:6, 5:6])
     ],
 )
 def test_masks_that_are_empty_or_fill_the_frame(
-    prediction: np.ndarray, truth: np.ndarray, region: float, boundary: float
+    prediction: np.ndarray, ground_truth: np.ndarray, region: float, boundary: float
 ) -> None:
-    assert region_similarity(prediction, truth) == region
-    assert boundary_accuracy(prediction, truth) == boundary
+    assert region_similarity(prediction, ground_truth) == region
+    assert boundary_accuracy(prediction, ground_truth) == boundary
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_radius_is_the_rounded_up_share_of_the_diagonal(
 def test_boundaries_match_up_to_the_radius(shift: int, boundary: float) -> None:
     # A 100x100 image has the radius 2; the two boundaries are straight lines `shift` apart.
     prediction = mask(100, 100, np.s_[:, :50])
-    truth = mask(100, 100, np.s_[:, : 50 + shift])
-    assert region_similarity(prediction, truth) == 50 / (50 + shift)
-    assert boundary_accuracy(prediction, truth) == boundary
+    ground_truth = mask(100, 100, np.s_[:, : 50 + shift])
+    assert region_similarity(prediction, ground_truth) == 50 / (50 + shift)
+    assert boundary_accuracy(prediction, ground_truth) == boundary
 
 
 def test_boundaries_match_within_a_disc_not_a_square() -> None:
@@ -102,8 +102,8 @@ def slow_boundary_map(image: np.ndarray) -> np.ndarray:
     return result
 
 
-def slow_boundary_accuracy(prediction: np.ndarray, truth: np.ndarray, radius: int) -> float:
-    ours, theirs = (np.argwhere(slow_boundary_map(image)) for image in (prediction, truth))
+def slow_boundary_accuracy(prediction: np.ndarray, ground_truth: np.ndarray, radius: int) -> float:
+    ours, theirs = (np.argwhere(slow_boundary_map(image)) for image in (prediction, ground_truth))
     if len(ours) == 0 or len(theirs) == 0:
         return float(len(ours) == len(theirs))
     squares = ((ours[:, None] - theirs[None]) ** 2).sum(axis=2)
@@ -123,20 +123,23 @@ def test_agrees_with_pixel_by_pixel_definition_wherever_the_masks_lie() -> None:
             top, left = generator.integers(-5, height), generator.integers(-5, width)
             box = np.s_[max(top, 0) : top + 12, max(left, 0) : left + 12]
             image[box] = generator.random(image[box].shape) < generator.choice([0.7, 1.0])
-        prediction, truth = pair
+        prediction, ground_truth = pair
         np.testing.assert_array_equal(boundary_map(prediction), slow_boundary_map(prediction))
-        expected = slow_boundary_accuracy(prediction, truth, boundary_radius(height, width))
-        scores.append(boundary_accuracy(prediction, truth))
+        expected = slow_boundary_accuracy(prediction, ground_truth, boundary_radius(height, width))
+        scores.append(boundary_accuracy(prediction, ground_truth))
         assert scores[-1] == pytest.approx(expected)
     assert sum(0 < score < 1 for score in scores) > 50
 
 
 def test_masks_may_be_views_and_of_any_number_type() -> None:
     prediction = mask(30, 40, np.s_[5:20, 10:30])
-    truth = mask(30, 40, np.s_[8:20, 10:30])
-    expected = region_similarity(prediction, truth), boundary_accuracy(prediction, truth)
+    ground_truth = mask(30, 40, np.s_[8:20, 10:30])
+    expected = (
+        region_similarity(prediction, ground_truth),
+        boundary_accuracy(prediction, ground_truth),
+    )
     wide = np.repeat(prediction, 2, axis=1)[:, ::2]
-    labels = truth.astype(np.int64) * 7
+    labels = ground_truth.astype(np.int64) * 7
     assert (region_similarity(wide, labels), boundary_accuracy(wide, labels)) == expected
 
 
@@ -186,17 +189,17 @@ def test_statistics_of_one_frame() -> None:
 
 
 def test_objects_of_a_frame_come_in_the_order_of_their_labels() -> None:
-    truth = np.zeros((20, 20), dtype=np.uint8)
-    truth[2:8, 2:8] = 1
-    truth[10:16, 10:16] = 3
-    truth[0, 19] = 255  # no label of an object, so background
-    only_first = np.where(truth == 1, truth, 0)
-    empty = np.zeros_like(truth)
-    assert evaluate_frame(truth, truth, [3, 1]) == [(1, 1), (1, 1)]
-    assert evaluate_frame(only_first, truth, [3, 1]) == [(0, 0), (1, 1)]
-    assert evaluate_frame(empty, truth, [3, 1]) == [(0, 0), (0, 0)]
+    ground_truth = np.zeros((20, 20), dtype=np.uint8)
+    ground_truth[2:8, 2:8] = 1
+    ground_truth[10:16, 10:16] = 3
+    ground_truth[0, 19] = 255  # no label of an object, so background
+    only_first = np.where(ground_truth == 1, ground_truth, 0)
+    empty = np.zeros_like(ground_truth)
+    assert evaluate_frame(ground_truth, ground_truth, [3, 1]) == [(1, 1), (1, 1)]
+    assert evaluate_frame(only_first, ground_truth, [3, 1]) == [(0, 0), (1, 1)]
+    assert evaluate_frame(empty, ground_truth, [3, 1]) == [(0, 0), (0, 0)]
     assert evaluate_frame(empty, empty, [3, 1]) == [(1, 1), (1, 1)]
-    assert evaluate_frame(truth, truth, []) == []
+    assert evaluate_frame(ground_truth, ground_truth, []) == []
 
 
 def test_objects_are_measured_as_if_each_were_alone() -> None:

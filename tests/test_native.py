@@ -229,7 +229,9 @@ def test_without_what_is_compiled_torch_does_it_all(
     monkeypatch.undo()
     network = build_network(NetworkSpec("stcn", "tiny")).for_inference(CPU, torch.float32)
     with torch.inference_mode():
-        assert network.encode_query(network.look(features(1, 3, 32, 48))).key.isfinite().all()
+        assert (
+            network.encode_query(network.encode_image(features(1, 3, 32, 48))).key.isfinite().all()
+        )
 
 
 @needs_compiler

@@ -9,7 +9,7 @@ from torch import nn
 from model.features import view_of
 from model.methods import METHODS, build_network
 from model.network import Network, NetworkSpec
-from util.reference import fill_weights, reference_clip, reference_masks
+from model.reference import fill_weights, reference_clip, reference_masks
 
 CPU = torch.device("cpu")
 ROWS = [(method, size) for method, row in METHODS.items() for size in row.sizes]
@@ -22,7 +22,9 @@ def tiny_network(is_single_object: bool = False, method: str = "stcn") -> Networ
         network = build_network(NetworkSpec(method, "tiny", is_single_object))
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     weights = fill_weights(shapes)
-    weights["value_encoder.trunk.conv1.weight"][:, 3:] *= 20  # masks must show among random waves
+    weights["value_encoder.backbone.conv1.weight"][:, 3:] *= (
+        20  # masks must show among random waves
+    )
     if "value_encoder.fuser.channel_gate.mlp.0.weight" in weights:
         weights["value_encoder.fuser.channel_gate.mlp.0.weight"] *= -1  # opens its one relu
     network.load_state_dict(weights)
@@ -37,7 +39,7 @@ def random_inputs(batch: int, num_objects: int) -> tuple[torch.Tensor, torch.Ten
 
 def segment(network: Network, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Logits (B, O, H, W): remember an image, and read it back from itself."""
-    query = network.encode_query(network.look(image), masks.amax(1, keepdim=True))
+    query = network.encode_query(network.encode_image(image), masks.amax(1, keepdim=True))
     entry = network.encode_memory(image, query, masks, next_image=image.roll(2, 3))
     return network.decode(network.read(view_of([entry]), query, masks.shape[1]), query)
 
@@ -49,7 +51,7 @@ def test_every_size_has_the_shapes_of_the_legend(method: str, size: str) -> None
         image, masks = torch.empty(2, 3, 64, 96), torch.empty(2, 3, 64, 96)
     widths = METHODS[method].sizes[size]
     key_width = widths.value if method == "imsfr" else widths.key
-    query = network.encode_query(network.look(image))
+    query = network.encode_query(network.encode_image(image))
     assert query.key.shape == (2, key_width, 4, 6)
     assert query.thin.shape == (2, widths.value, 4, 6)
     assert query.feat16.shape[2:] == (4, 6)

@@ -20,14 +20,14 @@ from PIL import Image
 import eval_generic
 from datasets.generic import one_video
 from datasets.video_file import VideoFile
+from inference import tracker
+from inference.labels import label_map
 from model.matching import aggregate
 from tests.test_overlay import read_video
 from tests.test_video_file import HEIGHT, NUM_FRAMES, WIDTH, level, turned, write_clip
-from util import tracker
 from util.images import image_size, list_frames, read_image
 from util.masks import DAVIS_PALETTE, labels_of, read_mask, write_mask
 from util.overlay import OverlayVideo
-from util.tracker import label_map
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TIMESCALE = 15360  # of the MP4s that OpenCV writes at 30 frames a second

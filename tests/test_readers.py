@@ -90,14 +90,14 @@ def test_frames_are_given_with_the_objects_that_first_appear(tmp_path: Path) -> 
     assert video.palette == DAVIS_PALETTE
     assert video.frame_names == ["00000", "00001", "00002", "00003"]
     assert video.first_frame == 1
-    assert video.new_objects == {1: [7, 200], 2: [3]}
+    assert video.annotated_labels == {1: [7, 200], 2: [3]}
 
     frames = list(video)
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
     assert [frame.name for frame in frames] == video.frame_names
     assert all(frame.is_required for frame in frames)
     assert [int(frame.image.mean()) for frame in frames] == [0, 10, 20, 30]
-    new = [frame.new_labels for frame in frames]
+    new = [frame.annotation for frame in frames]
     assert new[0] is None
     assert new[3] is None
     assert new[1] is not None
@@ -111,9 +111,9 @@ def test_working_size(tmp_path: Path) -> None:
     assert (video.size, video.working_size) == (SIZE, (12, 18))
     frame = video[0]
     assert frame.image.shape == (12, 18, 3)
-    assert frame.new_labels is not None
-    assert frame.new_labels.shape == (12, 18)
-    assert labels_of(frame.new_labels) == [1, 9]
+    assert frame.annotation is not None
+    assert frame.annotation.shape == (12, 18)
+    assert labels_of(frame.annotation) == [1, 9]
 
 
 def test_index_out_of_range(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_one_frame_is_a_video(tmp_path: Path) -> None:
     video = generic_video(*make_video(tmp_path, "v", {"00000": mask_of(1)}, num_frames=1))
     assert len(video) == 1
     assert video[0].is_required
-    assert video[0].new_labels is not None
+    assert video[0].annotation is not None
 
 
 def test_frames_are_checked_when_decoded(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_colours_are_labels_across_masks(tmp_path: Path) -> None:
         pixels = (mask_of(*place)[..., None] > 0) * np.array(colour, np.uint8)
         Image.fromarray(pixels).save(masks / f"{stem}.png")
     video = generic_video(frames, masks)
-    assert video.new_objects == {0: [2], 2: [1]}
+    assert video.annotated_labels == {0: [2], 2: [1]}
     assert video.palette is not None
     assert video.palette[:9] == bytes([0, 0, 0, 0, 255, 0, 255, 0, 0])
 
@@ -315,7 +315,7 @@ def test_davis_2017_layouts(tmp_path: Path, inside: str) -> None:
     make_davis(tmp_path / inside, "2017/val.txt", {"dog": mask_of(1, 2), "bear": mask_of(1)})
     videos = davis_2017(tmp_path)
     assert [(video.name, video.labels) for video in videos] == [("dog", [1, 2]), ("bear", [1])]
-    assert videos[0].new_objects == {0: [1, 2]}
+    assert videos[0].annotated_labels == {0: [1, 2]}
     assert len(videos[0].required_frames) == 3
     assert videos[0].palette == DAVIS_PALETTE
 
@@ -375,7 +375,7 @@ def test_davis_2016_published_layout(tmp_path: Path, root: str) -> None:
     list_path.write_text("dog\n")
     (video,) = davis_2016(tmp_path / root)
     assert (video.name, video.labels, video.palette) == ("dog", [255], None)
-    labels = video[0].new_labels
+    labels = video[0].annotation
     assert labels is not None
     np.testing.assert_array_equal(labels, mask_of(255, 255))
 
@@ -412,7 +412,7 @@ def test_youtube(tmp_path: Path) -> None:
     make_youtube(tmp_path)
     (video,) = youtube(tmp_path, shorter_side=12)
     assert (video.name, video.size, video.working_size) == ("a1", SIZE, (12, 18))
-    assert video.new_objects == {0: [2], 4: [5]}
+    assert video.annotated_labels == {0: [2], 4: [5]}
     required = [frame.name for frame in video if frame.is_required]
     assert required == ["00010", "00014", "00020", "00021"]
     assert youtube(tmp_path)[0].working_size == (480, 720)
@@ -472,4 +472,4 @@ def test_frames_may_be_decoded_from_several_threads(tmp_path: Path) -> None:
         for index, frame in zip(order, pool.map(video.__getitem__, order), strict=True):
             assert frame.index == index
             np.testing.assert_array_equal(frame.image, video[index].image)
-            assert (frame.new_labels is not None) == (index == 0)
+            assert (frame.annotation is not None) == (index == 0)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from util.hyper_para import EVAL_SCRIPTS
 from util.parse_settings import parse_eval, parse_train
+from util.presets import EVAL_SCRIPTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -15,7 +15,7 @@ from model.checkpoint import convert_published
 from model.losses import HardExampleSchedule
 from model.methods import METHODS, build_network
 from model.network import Network
-from util.reference import fill_weights, reference_clip, reference_masks
+from model.reference import fill_weights, reference_clip, reference_masks
 
 HERE = Path(__file__).parent / "reference"
 SCHEDULE = HardExampleSchedule(start_warm=20000, end_warm=70000)

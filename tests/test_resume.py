@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # In the middle of an epoch (15 iterations), while a checkpoint is written, and politely.
 ACCIDENTS = [["kill", 5, 1], ["tear", 9, 0], ["term", 7, 1]]
 FLAGS = [
-    *TINY, "--trunk_weights", "none", "-i", "18", "--save_interval", "3", "--steps", "8", "14",
+    *TINY, "--backbone_weights", "none", "-i", "18", "--save_interval", "3", "--steps", "8", "14",
     "--start_warm", "4", "--end_warm", "12", "--load_model", "auto",
 ]  # fmt: skip
 
@@ -129,7 +129,7 @@ def saved(synthetic: Path, tmp_path: Path) -> Path:
 
     flags = ["--id", "kept", "--static_root", str(synthetic / "static"), *TINY, "-i", "5"]
     flags += ["--save_dir", str(tmp_path), "--save_interval", "1", "--keep_last", "2"]
-    assert train.main([*flags, "--milestones", "2", "--trunk_weights", "none"]) == 0
+    assert train.main([*flags, "--milestones", "2", "--backbone_weights", "none"]) == 0
     return tmp_path / "kept"
 
 

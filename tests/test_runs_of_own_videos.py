@@ -12,11 +12,11 @@ from PIL import Image
 
 import eval_davis
 import eval_generic
-from scripts import merge_scores
+from inference.probability_files import PROBABILITIES, read_probabilities
+from inference.tracker import Tracker
+from scripts import merge_probabilities
 from util.masks import DAVIS_PALETTE, write_mask
-from util.scores import SCORES, read_scores
 from util.signals import INTERRUPTED
-from util.tracker import Tracker
 
 # An untrained network is sure of nothing, and its masks cover all or nothing.
 TRAINED = Path(__file__).resolve().parents[1] / "saves" / "stcn_small.pth"
@@ -29,7 +29,7 @@ def frames(synthetic: Path) -> Path:
 
 
 @pytest.fixture
-def truth(synthetic: Path) -> Path:
+def ground_truth(synthetic: Path) -> Path:
     return synthetic / "DAVIS" / "2017" / "trainval" / "Annotations" / "480p" / "val-000"
 
 
@@ -42,40 +42,40 @@ def maps(folder: Path) -> list[np.ndarray]:
     return [np.array(Image.open(path)) for path in sorted(folder.glob("*.png"))]
 
 
-def given(folder: Path, truth: Path, *indices: int) -> Path:
+def given(folder: Path, ground_truth: Path, *indices: int) -> Path:
     folder.mkdir()
     for index in indices:
         name = f"{index:05d}.png"
-        (folder / name).write_bytes((truth / name).read_bytes())
+        (folder / name).write_bytes((ground_truth / name).read_bytes())
     return folder
 
 
 def test_later_masks_of_a_video_correct(
-    tmp_path: Path, frames: Path, truth: Path, tiny_weights: Path
+    tmp_path: Path, frames: Path, ground_truth: Path, tiny_weights: Path
 ) -> None:
-    masks = given(tmp_path / "masks", truth, 0, 5)
+    masks = given(tmp_path / "masks", ground_truth, 0, 5)
     code = segment(tiny_weights, tmp_path / "out", "--video", frames, "--mask", masks)
     first = segment(
-        tiny_weights, tmp_path / "first", "--video", frames, "--mask", truth / "00000.png"
+        tiny_weights, tmp_path / "first", "--video", frames, "--mask", ground_truth / "00000.png"
     )
     assert code == first == 0
     corrected, plain = maps(tmp_path / "out/val-000"), maps(tmp_path / "first/val-000")
-    np.testing.assert_array_equal(corrected[5], np.array(Image.open(truth / "00005.png")))
+    np.testing.assert_array_equal(corrected[5], np.array(Image.open(ground_truth / "00005.png")))
     for index in range(5):
         np.testing.assert_array_equal(corrected[index], plain[index])
     assert (corrected[5] != plain[5]).any()
 
 
 def test_backwards_writes_all_frames_and_an_overlay_in_order(
-    tmp_path: Path, frames: Path, truth: Path
+    tmp_path: Path, frames: Path, ground_truth: Path
 ) -> None:
-    masks = given(tmp_path / "masks", truth, NUM_FRAMES - 1)
+    masks = given(tmp_path / "masks", ground_truth, NUM_FRAMES - 1)
     out = tmp_path / "out"
     flags = ["--video", frames, "--mask", masks, "--direction", "backwards", "--overlay"]
     assert segment(TRAINED, out, *flags) == 0
     found = maps(out / "val-000")
     assert len(found) == NUM_FRAMES
-    np.testing.assert_array_equal(found[-1], np.array(Image.open(truth / "00010.png")))
+    np.testing.assert_array_equal(found[-1], np.array(Image.open(ground_truth / "00010.png")))
     assert any(labels.any() for labels in found[:-1])
     video = cv2.VideoCapture(str(next(out.glob("val-000.[ma]*"))))
     drawn = []
@@ -93,18 +93,18 @@ def test_backwards_writes_all_frames_and_an_overlay_in_order(
 
 
 def test_both_ways_takes_the_masks_at_both_ends(
-    tmp_path: Path, frames: Path, truth: Path, tiny_weights: Path
+    tmp_path: Path, frames: Path, ground_truth: Path, tiny_weights: Path
 ) -> None:
     root = tmp_path / "data"
     (root / "JPEGImages").mkdir(parents=True)
     (root / "JPEGImages" / "clip").symlink_to(frames)
     (root / "Annotations").mkdir()
-    given(root / "Annotations" / "clip", truth, 0, NUM_FRAMES - 1)
+    given(root / "Annotations" / "clip", ground_truth, 0, NUM_FRAMES - 1)
     out = tmp_path / "out"
     assert segment(tiny_weights, out, "--data_path", root, "--direction", "both") == 0
     found = maps(out / "clip")
     for index in (0, -1):
-        expected = np.array(Image.open(sorted(truth.iterdir())[index]))
+        expected = np.array(Image.open(sorted(ground_truth.iterdir())[index]))
         np.testing.assert_array_equal(found[index], expected)
     assert not [*out.rglob("*.npz")]  # what the first pass left for the second one
     assert segment(tiny_weights, tmp_path / "on", "--data_path", root) == 0
@@ -117,11 +117,11 @@ def test_both_ways_takes_the_masks_at_both_ends(
 def test_the_summary_counts_what_was_written(
     tmp_path: Path,
     frames: Path,
-    truth: Path,
+    ground_truth: Path,
     tiny_weights: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    mask = truth / "00000.png"
+    mask = ground_truth / "00000.png"
     assert segment(tiny_weights, tmp_path / "out", "--video", frames, "--mask", mask) == 0
     printed = capsys.readouterr().out
     found = maps(tmp_path / "out/val-000")
@@ -150,14 +150,17 @@ def test_merged_probabilities(
         assert eval_davis.main([*map(str, argv), "--device", "cpu", *flags]) == 0
         return tmp_path / name
 
-    plain, flipped = run("plain", "--save_scores"), run("flip", "--flip", "--save_scores")
-    scores = read_scores(plain / "val-000" / SCORES / "00003.npz")
+    plain, flipped = (
+        run("plain", "--save_probabilities"),
+        run("flip", "--flip", "--save_probabilities"),
+    )
+    scores = read_probabilities(plain / "val-000" / PROBABILITIES / "00003.npz")
     assert scores.labels == [1, 2]
     assert scores.prob.shape == (3, *SIZE)
     assert np.abs(scores.prob.astype(int).sum(0) - 255).max() <= 2
 
     def merge(*flags: object) -> int:
-        return merge_scores.main([*map(str, flags)])
+        return merge_probabilities.main([*map(str, flags)])
 
     assert merge("--results_path", plain, plain, "--output", tmp_path / "same") == 0
     for ours, theirs in zip(maps(tmp_path / "same/val-001"), maps(plain / "val-001"), strict=True):
@@ -180,16 +183,16 @@ def test_merged_probabilities(
     assert "one for each" in capsys.readouterr().err
     bare = run("bare")
     assert merge("--results_path", plain, bare, "--output", tmp_path / "no") == 2
-    assert "--save_scores" in capsys.readouterr().err
-    (flipped / "val-001" / SCORES / "00004.npz").unlink()
+    assert "--save_probabilities" in capsys.readouterr().err
+    (flipped / "val-001" / PROBABILITIES / "00004.npz").unlink()
     assert merge(*both, "--output", tmp_path / "no") == 2
     assert "frame 00004" in capsys.readouterr().err
-    (flipped / "val-001" / SCORES / "00004.npz").write_bytes(b"no zip")
+    (flipped / "val-001" / PROBABILITIES / "00004.npz").write_bytes(b"no zip")
     assert merge(*both, "--output", tmp_path / "no") == 2
     assert "no probabilities that can be read" in capsys.readouterr().err
     assert not [*tmp_path.glob("*no*")]
     # A run that lacks probabilities is done again where they are asked for.
-    run("bare", "--save_scores")
+    run("bare", "--save_probabilities")
     assert "segmented again" in capsys.readouterr().out.lower()
 
 
@@ -207,9 +210,9 @@ def test_a_run_of_before_these_settings_goes_on(
 
 
 def test_one_way_masks_go_one_way(
-    tmp_path: Path, frames: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, frames: Path, ground_truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--video", frames, "--mask", truth / "00000.png", "--direction"]
+    flags = ["--video", frames, "--mask", ground_truth / "00000.png", "--direction"]
     for direction, why in (("backwards", "nothing before"), ("both", "only one way")):
         assert segment(TRAINED, tmp_path / "out", *flags, direction) == 2
         assert why in capsys.readouterr().err
@@ -221,20 +224,20 @@ def test_one_way_masks_go_one_way(
 def test_what_is_beside_the_masks_is_of_the_masks(
     tmp_path: Path,
     frames: Path,
-    truth: Path,
+    ground_truth: Path,
     tiny_weights: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
     mask = tmp_path / "mask.png"
-    mask.write_bytes((truth / "00000.png").read_bytes())
+    mask.write_bytes((ground_truth / "00000.png").read_bytes())
     flags = ["--video", frames, "--mask", mask]
     assert segment(tiny_weights, out, *flags, "--overlay") == 0
     assert [*out.glob("val-000.[ma][pv]*")]
     (out / "val-000.csv").unlink()  # is made again
     assert segment(tiny_weights, out, *flags, "--overlay") == 0
     assert (out / "val-000.csv").exists()
-    mask.write_bytes((truth / "00003.png").read_bytes())
+    mask.write_bytes((ground_truth / "00003.png").read_bytes())
     assert segment(tiny_weights, out, *flags) == 0
     assert not [*out.glob("val-000.[ma][pv]*")]  # it showed other masks
     # A video of the same name from another place
@@ -249,9 +252,9 @@ def test_what_is_beside_the_masks_is_of_the_masks(
 
 
 def test_scales_multiply_the_size(
-    tmp_path: Path, frames: Path, truth: Path, tiny_weights: Path
+    tmp_path: Path, frames: Path, ground_truth: Path, tiny_weights: Path
 ) -> None:
-    mask = truth / "00000.png"
+    mask = ground_truth / "00000.png"
     flags = ["--video", frames, "--mask", mask, "--scales", "1", "1.5"]
     argv = ["--model", tiny_weights, "--device", "cpu", "--output", tmp_path / "out"]
     assert eval_generic.main([*map(str, [*argv, *flags, "--size", 32])]) == 0
@@ -270,9 +273,9 @@ def test_a_mask_far_away_is_no_correction(tmp_path: Path, frames: Path, tiny_wei
 
 
 def test_sizes_that_make_no_sense(
-    tmp_path: Path, frames: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, frames: Path, ground_truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--video", frames, "--mask", truth / "00000.png", "--output", tmp_path / "out"]
+    flags = ["--video", frames, "--mask", ground_truth / "00000.png", "--output", tmp_path / "out"]
     for size, why in (("10", "at least 32"), ("-1", "at least 32"), ("1000000", "over 8640")):
         with pytest.raises(SystemExit):
             eval_generic.main([*map(str, flags), "--size", size])
@@ -280,9 +283,13 @@ def test_sizes_that_make_no_sense(
 
 
 def test_a_run_that_left_no_mask_stands_in_nobodys_way(
-    tmp_path: Path, frames: Path, truth: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    frames: Path,
+    ground_truth: Path,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    flags = ["--video", frames, "--mask", truth / "00000.png"]
+    flags = ["--video", frames, "--mask", ground_truth / "00000.png"]
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from inference.runner import Report, join_reports, share_videos
 from scripts import make_synthetic
-from util.eval_runner import Report, join_reports, share_videos
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,11 +10,12 @@ from torch import nn
 
 import eval_davis
 import train
-from inference_core import Sessions
-from model.checkpoint import load_for_evaluation
+from inference.predictor import Predictor
+from model.checkpoint import load_for_inference
 from model.methods import METHODS, STCN, Method, Widths
 from model.network import Network, NetworkSpec
-from util.hyper_para import EVAL_METHOD_PRESETS, METHOD_PRESETS, STAGE_PRESETS, EvalSettings
+from util.hyper_para import EvalSettings
+from util.presets import EVAL_METHOD_PRESETS, METHOD_PRESETS, STAGE_PRESETS
 
 # --- the method
 
@@ -51,16 +52,16 @@ def sharp(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("sharp")
 def test_it_trains_resumes_and_segments(synthetic: Path, tmp_path: Path) -> None:
-    flags = "--method sharp --id s --stage 03 --size tiny --trunk_weights none -i 3 --no_amp "
+    flags = "--method sharp --id s --stage 03 --size tiny --backbone_weights none -i 3 --no_amp "
     flags += "--crop_size 32 --num_workers 0 --device cpu"
     for name, folder in (("static", "static"), ("davis", "DAVIS"), ("yv", "YouTube")):
         flags += f" --{name}_root {synthetic / folder}"
     assert train.main([*flags.split(), "--save_dir", str(tmp_path)]) == 0
     weights = tmp_path / "s_s03" / "s_s03_3.pth"
-    network = load_for_evaluation(weights)
+    network = load_for_inference(weights)
     assert network.spec.method == "sharp"
     assert network.state_dict()["key_encoder.feature_filter.strength"] != 0
-    assert Sessions(EvalSettings(model=str(weights))).settings.mem_every == 2
+    assert Predictor(EvalSettings(model=str(weights))).settings.mem_every == 2
     davis = str(synthetic / "DAVIS" / "2017")
     output = tmp_path / "masks"
     command = ["--model", str(weights), "--davis_path", davis, "--output", str(output)]

@@ -89,12 +89,12 @@ def test_half_precision(dtype: torch.dtype) -> None:
     image = torch.randn(1, 3, 32, 48)
     whole = network.for_inference(torch.device("cpu"), torch.float32)
     with torch.inference_mode():
-        expected = whole.encode_query(whole.look(image)).feat16
-        query = half.encode_query(half.look(image.to(dtype)))
+        expected = whole.encode_query(whole.encode_image(image)).feat16
+        query = half.encode_query(half.encode_image(image.to(dtype)))
         assert query.feat16.dtype == dtype
         assert (query.feat16.float() - expected).abs().max() < 0.1 * expected.abs().max()
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = whole.encode_query(whole.look(image)).feat16
+            mixed = whole.encode_query(whole.encode_image(image)).feat16
         assert (mixed.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 

@@ -38,7 +38,7 @@ def recipe(data: Path, saves: Path, stage: str, method: str = "stcn") -> list[st
     flags = [
         "--method", method, "--id", "t", "--stage", stage, "--save_dir", str(saves),
         "--size", "tiny",
-        "--trunk_weights", "none", "-i", str(iterations), "--global_batch", "8", "-b", "4",
+        "--backbone_weights", "none", "-i", str(iterations), "--global_batch", "8", "-b", "4",
         "--crop_size", "64", "--lr", "3e-3", "--steps", str(iterations - 60),
         "--report_interval", "1", "--num_workers", "1", "--no_amp", "--device", "cpu",
         "--start_warm", "100", "--end_warm", "600",
@@ -133,8 +133,8 @@ def test_a_finished_recipe_has_nothing_left_to_do(
     assert first.stat().st_mtime_ns == before[0]
     then = torch.load(last, weights_only=True)["weights"]
     now = torch.load(first, weights_only=True)["weights"]
-    assert then["value_encoder.trunk.conv1.weight"].shape[1] == 5
-    assert now["value_encoder.trunk.conv1.weight"].shape[1] == 4
+    assert then["value_encoder.backbone.conv1.weight"].shape[1] == 5
+    assert now["value_encoder.backbone.conv1.weight"].shape[1] == 4
 
 
 # The training commands of the authors' READMEs: what comes after train.py. RDE's name no method,
@@ -179,7 +179,7 @@ def test_the_published_commands_start(synthetic: Path, tmp_path: Path) -> None:
         small = "--size tiny --crop_size 32 -b 1 -i 1 --num_workers 0 --device cpu".split()
         small += ["--save_dir", str(tmp_path)]
         if "--load_network" not in flags:
-            small += ["--trunk_weights", "none"]
+            small += ["--backbone_weights", "none"]
         places = [flag for flag in roots if flag.endswith("_root")]
         small += [part for flag in places for part in (flag, roots[roots.index(flag) + 1])]
         assert train.main([*flags, *small]) == 0, line

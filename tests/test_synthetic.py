@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.synthetic import Clip, make_clip
 from scripts import make_synthetic
-from util.synthetic import Clip, make_clip
 
 
 def share(labels: np.ndarray, label: int) -> float:

@@ -26,15 +26,15 @@ from datasets.sampler import ClipBatches
 from datasets.static import StaticClips
 from model.checkpoint import convert_published, read_weights, save_network
 from model.compiled import has_compiler
-from model.model import Model, share_of_update
+from model.reference import fill_weights
 from model.start import start_network
+from model.trainer import Trainer, share_of_update
 from model.training_state import resume
-from util.devices import Ranks
 from util.files import claimed
 from util.hyper_para import TrainSettings
 from util.parse_settings import parse_train
 from util.provenance import describe_commit
-from util.reference import fill_weights
+from util.ranks import Ranks
 from util.signals import INTERRUPTED
 
 REFERENCE = Path(__file__).parent / "reference" / "stcn_state_dict.json"
@@ -57,7 +57,7 @@ def start(synthetic: Path, tmp_path: Path) -> Train:
         if is_mixed:
             argv.remove("--no_amp")
         if "--load_network" not in flags:
-            argv += ["--trunk_weights", "none"]
+            argv += ["--backbone_weights", "none"]
         return train.main([*argv, *map(str, flags)])
 
     return run
@@ -183,12 +183,12 @@ def test_the_seed_decides(start: Train, tmp_path: Path) -> None:
     assert not torch.equal(a["decoder.pred.weight"], c["decoder.pred.weight"])
 
 
-def test_the_trunk_learns_at_its_own_rate(start: Train, tmp_path: Path) -> None:
+def test_the_backbone_learns_at_its_own_rate(start: Train, tmp_path: Path) -> None:
     """Adam's first step is as long as the learning rate, wherever there is a gradient."""
-    settings = parse_one(["--id", "x", *TINY, "--trunk_weights", "none"])
+    settings = parse_one(["--id", "x", *TINY, "--backbone_weights", "none"])
     for factor in (0, 0.1, 1):
         name = f"factor{factor}"
-        assert start(name, "-i", 1, "--trunk_lr", factor) == 0
+        assert start(name, "-i", 1, "--backbone_lr", factor) == 0
         torch.manual_seed(settings.seed)
         before = start_network(settings).state_dict()
         after = load(tmp_path / "saves" / name / f"{name}_1.pth")["weights"]
@@ -198,10 +198,10 @@ def test_the_trunk_learns_at_its_own_rate(start: Train, tmp_path: Path) -> None:
                 for k, v in before.items()
                 if k.startswith(part) and v.is_floating_point()
             )
-            for part in ("key_encoder.trunk.", "value_encoder.trunk.", "decoder.")
+            for part in ("key_encoder.backbone.", "value_encoder.backbone.", "decoder.")
         }
-        assert moved["key_encoder.trunk."] == pytest.approx(1e-3 * factor, rel=0.02)
-        assert moved["value_encoder.trunk."] == pytest.approx(1e-3, rel=0.02)
+        assert moved["key_encoder.backbone."] == pytest.approx(1e-3 * factor, rel=0.02)
+        assert moved["value_encoder.backbone."] == pytest.approx(1e-3, rel=0.02)
         assert moved["decoder."] == pytest.approx(1e-3, rel=0.02)
 
 
@@ -249,7 +249,7 @@ def trained(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of two iterations, named `done`; read only."""
     saves = tmp_path_factory.mktemp("trained")
     argv = ["--id", "done", "--static_root", str(synthetic / "static"), "--save_dir", str(saves)]
-    assert train.main([*argv, *TINY, "-i", "2", "--trunk_weights", "none"]) == 0
+    assert train.main([*argv, *TINY, "-i", "2", "--backbone_weights", "none"]) == 0
     return saves / "done"
 
 
@@ -340,14 +340,14 @@ def test_a_run_may_go_on_in_other_passes(start: Train, trained: Path, tmp_path: 
 def test_a_run_may_go_on_where_gradients_are_scaled(synthetic: Path, trained: Path) -> None:
     """From a CPU, which trains in bfloat16 or float32, to a GPU, which trains in float16."""
     flags = ["--id", "done", "--static_root", str(synthetic), "--save_dir", str(trained.parent)]
-    settings = parse_one([*flags, *TINY, "-i", "4", "--trunk_weights", "none"])
+    settings = parse_one([*flags, *TINY, "-i", "4", "--backbone_weights", "none"])
     network, cpu = start_network(settings), torch.device("cpu")
     record = load(trained / "done_checkpoint.pth")["record"]
-    model = Model(network, settings, record, cpu, torch.float16, Ranks())
-    resume(model, trained / "done_checkpoint.pth")
-    assert model.iteration == 2
-    assert model.scaler.get_scale() > 1
-    assert_same(model.network.state_dict(), load(trained / "done_2.pth")["weights"])
+    trainer = Trainer(network, settings, record, cpu, torch.float16, Ranks())
+    resume(trainer, trained / "done_checkpoint.pth")
+    assert trainer.iteration == 2
+    assert trainer.scaler.get_scale() > 1
+    assert_same(trainer.network.state_dict(), load(trained / "done_2.pth")["weights"])
 
 
 # Starting from weights
@@ -385,7 +385,7 @@ def test_a_run_starts_from_published_weights(tmp_path: Path) -> None:
     _, expected = convert_published(published, path)
     assert_same(weights, dict(expected))
     name = "value_encoder.conv1.weight"
-    assert torch.equal(weights["value_encoder.trunk.conv1.weight"], published[name])
+    assert torch.equal(weights["value_encoder.backbone.conv1.weight"], published[name])
 
 
 def test_weights_that_do_not_fit(
@@ -407,31 +407,33 @@ def test_weights_that_do_not_fit(
     assert not (tmp_path / "saves").exists()
 
 
-def test_trunk_weights(tmp_path: Path) -> None:
-    """A file of a ResNet fills the key encoder's trunk, half precision and layer4 or not.
+def test_backbone_weights(tmp_path: Path) -> None:
+    """A file of a ResNet fills the key encoder's backbone, half precision and layer4 or not.
 
     Also over --load_network's.
     """
-    network = start_network(parse_one("--id x --size tiny --trunk_weights none".split()))
-    theirs = {k: v.half() for k, v in network.key_encoder.trunk.state_dict().items()}
-    path = tmp_path / "trunk.pth"
+    network = start_network(parse_one("--id x --size tiny --backbone_weights none".split()))
+    theirs = {k: v.half() for k, v in network.key_encoder.backbone.state_dict().items()}
+    path = tmp_path / "backbone.pth"
     torch.save({**theirs, "layer4.0.conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, path)
-    weights = started("--trunk_weights", path)
+    weights = started("--backbone_weights", path)
     for name, tensor in theirs.items():
-        assert torch.equal(weights[f"key_encoder.trunk.{name}"], tensor.to(weights[
-            f"key_encoder.trunk.{name}"].dtype))  # fmt: skip
+        assert torch.equal(weights[f"key_encoder.backbone.{name}"], tensor.to(weights[
+            f"key_encoder.backbone.{name}"].dtype))  # fmt: skip
     start_from = tmp_path / "start.pth"
     save_network(start_from, network, {})
     torch.save({k: v + 1 for k, v in theirs.items()}, path)
-    weights = started("--load_network", start_from, "--trunk_weights", path)
+    weights = started("--load_network", start_from, "--backbone_weights", path)
     name = "layer1.0.conv1.weight"
-    assert torch.equal(weights[f"key_encoder.trunk.{name}"], (theirs[name] + 1).float())
+    assert torch.equal(weights[f"key_encoder.backbone.{name}"], (theirs[name] + 1).float())
     assert torch.equal(weights["decoder.pred.weight"], network.decoder.pred.weight)
 
     del theirs["layer1.0.conv1.weight"]
     torch.save(theirs, path)
-    with pytest.raises(ValueError, match=r"trunk.pth do not fit. Missing: layer1.0.conv1.weight"):
-        started("--trunk_weights", path)
+    with pytest.raises(
+        ValueError, match=r"backbone.pth do not fit. Missing: layer1.0.conv1.weight"
+    ):
+        started("--backbone_weights", path)
 
 
 def test_imagenet_weights_without_a_network(
@@ -444,13 +446,13 @@ def test_imagenet_weights_without_a_network(
         raise urllib.error.URLError("name resolution")
 
     monkeypatch.setattr(torchvision.models.ResNet50_Weights, "get_state_dict", unreachable)
-    assert start("x", "--trunk_weights", "imagenet", "--size", "small") == 2
+    assert start("x", "--backbone_weights", "imagenet", "--size", "small") == 2
     said = capsys.readouterr().err
     assert "The ImageNet weights cannot be downloaded" in said
-    assert "give a file of a ResNet with --trunk_weights, or none" in said
-    assert start("x", "--trunk_weights", "imagenet") == 2
+    assert "give a file of a ResNet with --backbone_weights, or none" in said
+    assert start("x", "--backbone_weights", "imagenet") == 2
     said = capsys.readouterr().err
-    assert "There are no ImageNet weights for --size tiny: give --trunk_weights none." in said
+    assert "There are no ImageNet weights for --size tiny: give --backbone_weights none." in said
     assert not (tmp_path / "saves").exists()
 
 
@@ -626,20 +628,20 @@ def test_videos_go_on_at_their_place_in_the_jump_schedule(
         flags = ["--id", name, "--stage", "3", "--save_dir", str(tmp_path), *TINY, "-i", "12"]
         flags += ["--davis_root", str(synthetic / "DAVIS"), "--yv_root", str(synthetic / "YouTube")]
         flags += ["--global_batch", "4", "--save_interval", "3", "--load_model", "auto"]
-        flags += ["--jumps", "1", "9", "--jump_fractions", "0.4", "--trunk_weights", "none"]
+        flags += ["--jumps", "1", "9", "--jump_fractions", "0.4", "--backbone_weights", "none"]
         return train.main(flags)
 
     assert run("whole") == 0
-    step = Model.step
+    step = Trainer.step
 
-    def interrupted(self: Model, *args: Any) -> Any:
+    def interrupted(self: Trainer, *args: Any) -> Any:
         if self.iteration == 5:
             raise KeyboardInterrupt
         return step(self, *args)
 
-    monkeypatch.setattr(Model, "step", interrupted)
+    monkeypatch.setattr(Trainer, "step", interrupted)
     assert run("cut") == INTERRUPTED
-    monkeypatch.setattr(Model, "step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     assert run("cut") == 0
     names = [tmp_path / name / f"{name}_12.pth" for name in ("whole", "cut")]
     assert_same(*(load(path)["weights"] for path in names))

@@ -68,7 +68,7 @@ def test_every_frame_is_there_once_in_any_order(clip: Path, mask: Path) -> None:
         assert level(frame.image) == pytest.approx(index, abs=0.45)
     for index in (22, 3, 4, 0, 17):
         assert level(video[index].image) == pytest.approx(index, abs=0.45)
-    assert video.new_objects == {0: [7]}
+    assert video.annotated_labels == {0: [7]}
 
 
 def test_a_turned_video_comes_upright(clip: Path, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_masks_on_several_frames(clip: Path, tmp_path: Path) -> None:
         labels = np.zeros((HEIGHT, WIDTH), np.uint8)
         labels[10 * label : 10 * label + 12, 30:60] = label
         Image.fromarray(labels).save(tmp_path / "masks" / f"{index:05d}.png")
-    assert one_video(clip, tmp_path / "masks").new_objects == {0: [1], 9: [4]}
+    assert one_video(clip, tmp_path / "masks").annotated_labels == {0: [1], 9: [4]}
 
 
 def test_through_the_eval_script(

@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 
-def knob(
+def option(
     default: Any,
     help: str,
     *flags: str,

@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from util.command_line import Parser, add_fields, flag_names
-from util.hyper_para import (
+from util.hyper_para import EvalSettings, TrainSettings
+from util.presets import (
     DEBUG_PRESET,
     EVAL_METHOD_PRESETS,
     EVAL_PRESETS,
     EVAL_SCRIPTS,
     METHOD_PRESETS,
-    POLICY_KNOBS,
+    POLICY_OPTIONS,
     STAGE_PRESETS,
-    EvalSettings,
-    TrainSettings,
 )
 
 # Of the shorter side that videos are segmented at.
@@ -109,7 +108,7 @@ def _chain(recipe: list[TrainSettings], parser: argparse.ArgumentParser) -> list
         settings.id = f"{name}_s{done}"
         if before is not None:
             settings.load_network = str(last_weights(before))
-            settings.trunk_weights = TrainSettings.trunk_weights
+            settings.backbone_weights = TrainSettings.backbone_weights
         before = settings
     return recipe
 
@@ -146,11 +145,11 @@ def of_method(settings: EvalSettings, method: str) -> EvalSettings:
         **EVAL_METHOD_PRESETS.get((method, settings.dataset), {}),
     }
     memory = settings.memory or own["memory"]
-    known = POLICY_KNOBS[memory]
-    every = dict.fromkeys(name for names in POLICY_KNOBS.values() for name in names)
+    known = POLICY_OPTIONS[memory]
+    every = dict.fromkeys(name for names in POLICY_OPTIONS.values() for name in names)
     for name in every:
         if name not in known and _is_given(settings, name):
-            owners = ", ".join(m for m, names in POLICY_KNOBS.items() if name in names)
+            owners = ", ".join(m for m, names in POLICY_OPTIONS.items() if name in names)
             raise ValueError(
                 f"--{name} does nothing with --memory {memory}, which is that of {method}"
                 f"{' by default' if not settings.memory else ' here'}: it belongs to {owners}."
@@ -165,7 +164,7 @@ def of_method(settings: EvalSettings, method: str) -> EvalSettings:
 
 def policy_settings(settings: EvalSettings) -> dict[str, Any]:
     """What the command line or the method says of the memory; the rest is as the policy has it."""
-    names = POLICY_KNOBS[settings.memory]
+    names = POLICY_OPTIONS[settings.memory]
     return {name: getattr(settings, name) for name in names if _is_given(settings, name)}
 
 
@@ -199,7 +198,7 @@ def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
         parser.error("--num_workers must be 0 or more.")
     if settings.seed < 0:
         parser.error("--seed must be 0 or more.")
-    for name in ("lr", "trunk_lr", "gamma", "weight_decay"):
+    for name in ("lr", "backbone_lr", "gamma", "weight_decay"):
         if not 0 <= getattr(settings, name) < math.inf:  # nan is not
             parser.error(f"--{name} must be a number from 0 up.")
     if settings.lr == 0:
@@ -214,8 +213,8 @@ def _check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> No
         )
     if settings.no_amp and settings.precision not in ("auto", "float32"):
         parser.error(f"--no_amp and --precision {settings.precision} contradict each other.")
-    if settings.load_network and settings.trunk_weights == "none":
-        parser.error("--trunk_weights none does nothing beside --load_network.")
+    if settings.load_network and settings.backbone_weights == "none":
+        parser.error("--backbone_weights none does nothing beside --load_network.")
     if settings.load_network and settings.load_model not in ("", "auto"):
         parser.error(
             "--load_network starts a new run and --load_model resumes one: give one of them."
@@ -263,9 +262,9 @@ def _check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None
         parser.error("--video and --mask belong together: give both.")
     if settings.video and _is_given(settings, "data_path"):
         parser.error("--video and --data_path are two places for videos: give one of them.")
-    if settings.memory and settings.memory not in POLICY_KNOBS:
+    if settings.memory and settings.memory not in POLICY_OPTIONS:
         parser.error(
-            f"There is no --memory {settings.memory}: choose from {', '.join(POLICY_KNOBS)}."
+            f"There is no --memory {settings.memory}: choose from {', '.join(POLICY_OPTIONS)}."
         )
     if settings.no_top and settings.top > 0:
         parser.error(f"--no_top and --top {settings.top} contradict each other.")

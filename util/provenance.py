@@ -16,11 +16,15 @@ from typing import Any
 import torch
 
 from util.files import atomic_path, write_json
+from util.hyper_para import EvalSettings, TrainSettings
+
+# Plain values that JSON and torch.save can hold; "settings" has the options of the run.
+Record = dict[str, Any]
 
 _PACKAGES = ("torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow")
 
 
-def describe_run(settings: Any) -> dict[str, Any]:
+def describe_run(settings: TrainSettings | EvalSettings) -> Record:
     """A record of plain values that travels with every checkpoint and result."""
     return {
         "settings": dataclasses.asdict(settings),
@@ -38,7 +42,7 @@ def describe_run(settings: Any) -> dict[str, Any]:
     }
 
 
-def list_changes(then: dict[str, Any], now: dict[str, Any], ignored: Collection[str]) -> list[str]:
+def list_changes(then: Record, now: Record, ignored: Collection[str]) -> list[str]:
     """A phrase for each value of `now` that was another one then, such as "lr was 1 and is 2"."""
     return [
         f"{name} was {then.get(name)!r} and is {value!r}"
@@ -64,7 +68,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def write_environment(folder: Path, record: dict[str, Any], iteration: int) -> None:
+def write_environment(folder: Path, record: Record, iteration: int) -> None:
     """Add a start of a run to <folder>/environment.json, and what git has not: changes_<n>.diff."""
     path = folder / "environment.json"
     starts = json.loads(path.read_text()) if path.exists() else []

@@ -1,0 +1,60 @@
+"""From probabilities to label maps, and checks of arrays that users pass in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+_OBJECTS_PER_PASS = 16  # resized to the output size at once
+
+
+def check_image(image: np.ndarray, name: str) -> None:
+    """Raise ValueError unless an image is (H, W, 3) uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"{name} is {image.shape} {image.dtype}: pass (H, W, 3) uint8 RGB.")
+
+
+def check_mask(mask: np.ndarray, size: tuple[int, int], name: str) -> None:
+    """Raise ValueError unless a mask is uint8 labels of the given size (H, W)."""
+    if mask.shape != size or mask.dtype != np.uint8:
+        raise ValueError(
+            f"{name} is {mask.shape} {mask.dtype}: pass {size} uint8, one label a pixel, at the "
+            "size of the frame."
+        )
+
+
+def resize_prob(prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resize probabilities (C, h, w) to (C, H, W), bilinear."""
+    if tuple(prob.shape[-2:]) == tuple(size):
+        return prob
+    return F.interpolate(prob[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def label_map(prob: torch.Tensor, labels: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """Resize probabilities and take the most probable label of each pixel.
+
+    Args:
+        prob: (O+1, h, w), background first.
+        labels: of the objects, in the order of `prob`.
+        size: (H, W) of the result.
+
+    Returns:
+        (H, W) uint8; 0 is background.
+    """
+    # Plane by plane: argmax over the first axis takes 30 ms at 480p on a CPU, this 1 ms an object.
+    # At another size, a few objects at a time: at 4K, the probabilities of 255 would take 8 GB.
+    highest: torch.Tensor | None = None
+    winners = torch.zeros(size, dtype=torch.uint8, device=prob.device)
+    values = iter([0, *labels])
+    for part in prob.split(_OBJECTS_PER_PASS):
+        for plane in resize_prob(part, size):
+            value = next(values)
+            if highest is None:
+                highest = plane.clone()
+                continue
+            winners = torch.where(plane > highest, value, winners)
+            torch.maximum(highest, plane, out=highest)
+    return winners.cpu().numpy()

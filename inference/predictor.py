@@ -1,0 +1,112 @@
+"""A factory of sessions: one network with its device, precision and memory policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from inference_core import InferenceCore
+from inference_core_yv import InferenceCoreYV
+from inference_memory_bank import POLICIES, MemoryPolicy, SamCompression
+from model.checkpoint import load_for_inference
+from model.network import Network
+from util.devices import pick_device, pick_dtype, tune
+from util.files import sha256
+from util.hyper_para import EvalSettings
+from util.parse_settings import of_method, policy_settings
+from util.ranks import started_ranks
+
+# Standard deviation of the Gaussian kernel in positions (Cheng et al., MiVOS, CVPR 2021; QDMN's
+# --use_km).
+KERNEL_SIGMA = 5.6
+
+# Limits of a batch of encoded images: larger ones are no faster, and a 4K image takes gigabytes.
+_MAX_BATCH, _MAX_BATCH_PIXELS = 4, 4 * 480 * 864
+
+
+class Predictor:
+    """Makes a session for each video, all with one network and one memory policy.
+
+    On a CPU, it makes the process keep freed memory for reuse (see `util.devices.tune`).
+
+    Args:
+        settings: options of an eval script. Options that are None take the method's published
+            values, which `self.settings` then holds.
+        core_type: InferenceCoreYV accepts masks on any frame, InferenceCore on one frame only.
+        network: replaces the weights in `settings.model`.
+
+    Raises:
+        ValueError: the weights cannot be loaded, the device is not available, or options
+            contradict each other.
+    """
+
+    def __init__(
+        self,
+        settings: EvalSettings,
+        core_type: type[InferenceCore] = InferenceCoreYV,
+        network: Network | None = None,
+    ) -> None:
+        self.device = pick_device(settings.device, started_ranks().local_rank)
+        dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
+        if settings.exact and dtype != torch.float32:
+            raise ValueError(f"exact needs float32, but the precision is {dtype}: choose one.")
+        tune(self.device, settings.exact, settings.benchmark)
+        self.weights_sha256 = ""
+        if network is None:
+            network = load_for_inference(settings.model)
+            self.weights_sha256 = sha256(Path(settings.model))
+        self.settings = settings = of_method(settings, network.spec.method)
+        self.network = network.for_inference(self.device, dtype, settings.exact, settings.compile)
+        self.policy = make_policy(self.network, settings)
+        self.core_type = core_type
+
+    def normalise(self, image: torch.Tensor) -> torch.Tensor:
+        """Normalise RGB for `InferenceCore.step`: (3, H, W) uint8 -> (3, H, W) float32."""
+        return self.network.normalise(image)
+
+    def encode_batch_size(self, num_pixels: int) -> int:
+        """Return the number of images of `num_pixels` pixels that are fastest in one batch."""
+        if self.settings.encode_batch:
+            return self.settings.encode_batch
+        if self.device.type == "cpu" and self.network.dtype == torch.float32:
+            return 1  # one image keeps all cores busy
+        return min(max(_MAX_BATCH_PIXELS // num_pixels, 1), _MAX_BATCH)
+
+    def start(self, num_frames: int | None = None, num_objects: int | None = None) -> InferenceCore:
+        """Start a session for one video.
+
+        Args:
+            num_frames: length of the video; where known, memory is allocated once.
+            num_objects: number of objects in the whole video; see InferenceCoreYV.
+        """
+        sigma = KERNEL_SIGMA if self.settings.use_km else None
+        top_k = self.settings.top or None
+        if self.settings.dataset != "youtube":
+            num_objects = None
+        halves = self.settings.mem_half
+        return self.core_type(
+            self.network, self.policy, top_k, num_frames, sigma, num_objects, halves
+        )
+
+
+def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:
+    """Build the memory policy of settings that `of_method` completed.
+
+    Raises:
+        ValueError: the network lacks a part that the policy needs, or an option is out of range.
+    """
+    assert settings.memory is not None
+    method, options = network.spec.method, policy_settings(settings)
+    lacking = None
+    if settings.memory == "quality" and not network.predicts_quality:
+        lacking = "a quality head, as qdmn has"
+    if settings.memory == "sam":
+        options["compressor"] = network.compressor
+        is_learned = (settings.mode or SamCompression.mode).endswith("compress")
+        if network.compressor is None and is_learned:
+            lacking = "a compressor of memory frames, as rde has (the modes stm, two-frames, gt "
+            lacking += "and last need none)"
+    if lacking:
+        raise ValueError(f"--memory {settings.memory} needs {lacking}; {method} has none.")
+    return POLICIES[settings.memory](**options)

@@ -1,0 +1,65 @@
+"""Files of probabilities, for averaging over runs (--save_probabilities)."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from util.files import atomic_path
+
+PROBABILITIES = "probabilities"  # folder in a video's folder of masks
+
+
+class FrameProbabilities(NamedTuple):
+    """Probabilities of one frame."""
+
+    prob: np.ndarray  # (O+1, h, w) uint8, background first; 255 is 1
+    labels: list[int]  # of the objects
+
+
+def pack_probabilities(prob: torch.Tensor, labels: Sequence[int]) -> FrameProbabilities:
+    """Probabilities (O+1, h, w) in [0, 1], on any device -> what is written."""
+    return FrameProbabilities((prob * 255).round_().byte().cpu().numpy(), [*labels])
+
+
+def write_probabilities(path: Path, frame: FrameProbabilities, level: int = 1) -> None:
+    """Write <frame>.npz: `prob` and `labels` as in FrameProbabilities.
+
+    level: of compression, from 0 for none to 9; the lowest keeps up with segmenting best.
+    """
+    arrays = {"prob": frame.prob, "labels": np.array(frame.labels, np.uint8)}
+    kind = zipfile.ZIP_DEFLATED if level else zipfile.ZIP_STORED
+    with (
+        atomic_path(path, is_durable=False) as temporary,
+        zipfile.ZipFile(temporary, "w", kind, compresslevel=level) as archive,
+    ):
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array)
+
+
+def read_probabilities(path: Path) -> FrameProbabilities:
+    """Read what `write_probabilities` wrote.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            prob, labels = content["prob"], [int(label) for label in content["labels"]]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} holds no probabilities that can be read ({error}): segment the video again "
+            "with --save_probabilities."
+        ) from error
+    if prob.dtype != np.uint8 or prob.ndim != 3 or len(prob) != len(labels) + 1:
+        raise ValueError(
+            f"{path} holds {prob.shape} {prob.dtype} for {len(labels)} objects, which "
+            "--save_probabilities does not write: segment the video again."
+        )
+    return FrameProbabilities(prob, labels)

@@ -1,0 +1,129 @@
+"""Time of a training sample on one core.
+
+    python scripts/benchmarks/bench_data.py --static_root data/static
+    python scripts/benchmarks/bench_data.py --davis_root data/DAVIS --davis_subset names.txt
+
+Without data, it draws some. The unit is `cv2.warpAffine` of a 481x321x3 uint8 image to 384x384,
+bicubic, in one thread, measured between the samples, so that a machine's noise meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import progressbar
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from datasets.clips import TrainingClips, start_worker
+from datasets.sampler import ClipBatches
+from datasets.static import StaticClips, find_static_pairs, mix_static
+from datasets.training_videos import JumpSchedule, VideoClips, VideoSet
+from datasets.video_list import find_davis
+from scripts import make_synthetic
+from util.files import write_json
+
+_SYNTHETIC = "--num_videos 4 --num_frames 30 --num_objects 3 --height 480 --width 854".split()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure static and video samples; print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--static_root", type=Path, help="as for train.py")
+    parser.add_argument("--davis_root", type=Path, help="as for train.py")
+    parser.add_argument("--davis_subset", default="", help="as for train.py")
+    parser.add_argument("--crop_size", type=int, default=384)
+    parser.add_argument("--num_frames", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument(
+        "--num_workers", type=int, default=1, help="of the loader, whose rate counts per worker"
+    )
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args(argv)
+    cv2.setNumThreads(0)
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder)
+        if arguments.davis_root is None or arguments.static_root is None:
+            make_synthetic.main([folder, *_SYNTHETIC])
+        static = find_static_pairs(arguments.static_root or drawn / "static")
+        videos = find_davis(arguments.davis_root or drawn / "DAVIS", arguments.davis_subset)
+        options = (arguments.crop_size, arguments.num_frames)
+        jumps = JumpSchedule([25], [], 1)
+        kinds: dict[str, TrainingClips] = {
+            "static": StaticClips(mix_static(static), *options),
+            "video": VideoClips([VideoSet("", videos)], jumps, *options),
+        }
+        rows = [measure(name, clips, arguments.samples) for name, clips in kinds.items()]
+        for row, clips in zip(rows, kinds.values(), strict=True):
+            row["loaded"] = measure_loader(clips, arguments.samples, arguments.num_workers)
+    print("sample   units   ms (median)   samples / s, one core   from the loader   unit ms")
+    for row in rows:
+        print(
+            f"{row['sample']:7}{row['units']:7.1f}{row['ms']:14.2f}{row['per_second']:24.1f}"
+            f"{row['loaded']:18.1f}{row['unit_ms']:10.3f}"
+        )
+    if arguments.json:
+        write_json(arguments.json, {"settings": vars(arguments), "rows": rows})
+    return 0
+
+
+def measure(name: str, clips: TrainingClips, num_samples: int) -> dict[str, float | str]:
+    """Median time of a sample and of the unit, in turn."""
+    image = np.random.default_rng(0).integers(0, 256, (321, 481, 3), dtype=np.uint8)
+    turn = cv2.getRotationMatrix2D((240, 160), 10, 1.1)
+
+    def unit() -> None:
+        cv2.warpAffine(image, turn, (384, 384), flags=cv2.INTER_CUBIC)
+
+    samples, units = [], []
+    for index in progressbar.progressbar(range(num_samples)):
+        samples.append(_seconds(partial(clips.__getitem__, (0, index % len(clips)))))
+        units.append(_seconds(unit))
+    ms, unit_ms = (1000 * float(np.median(times)) for times in (samples, units))
+    mean = float(np.mean(samples))
+    return {
+        "sample": name,
+        "ms": ms,
+        "unit_ms": unit_ms,
+        "units": ms / unit_ms,
+        "per_second": 1 / mean,
+    }
+
+
+def measure_loader(clips: TrainingClips, num_samples: int, num_workers: int) -> float:
+    """Samples per second and worker of the loader, with collation and the way between processes."""
+    batch = 4
+    warm = 2 * max(num_workers, 1)
+    iterations = max(num_samples // batch, 1) + warm
+    loader = DataLoader(
+        clips,
+        batch_sampler=ClipBatches(len(clips), batch, range(iterations)),
+        num_workers=num_workers,
+        worker_init_fn=start_worker,
+    )
+    start = 0.0
+    for number, _ in enumerate(loader, 1):
+        if number == warm:
+            start = time.perf_counter()
+    return batch * (iterations - warm) / (time.perf_counter() - start) / max(num_workers, 1)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

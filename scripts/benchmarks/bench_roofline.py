@@ -1,0 +1,258 @@
+"""How far a frame is from this machine's limit: operations and bytes counted, against its peak.
+
+    python scripts/benchmarks/bench_roofline.py --output out/roofline.json
+
+Of a propagated frame that is not remembered (QDMN remembers all), with one frame in memory, every
+convolution and matrix product is counted: its operations, as published (direct) and as done here (a
+quarter, where a 3x3 convolution runs by Winograd's algorithm), and the bytes of what it takes and
+gives. None is faster than its operations at the machine's peak, nor than its bytes at the speed of
+its memory (unless they are still in a cache): the sum of the larger of both over all of them is the
+bound, which the best frame's time is compared with. All else (sums, relus, enlarging, top-k) has to
+fit into the rest.
+
+Both peaks are measured, best of 5: matrix products of 4096x4096 and the benchmarks' convolution in
+the network's precision, and copies of 256 MiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import progressbar
+import torch
+import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from datasets.synthetic import make_clip
+from inference.predictor import Predictor
+from inference.tracker import Tracker
+from model.compiled import tensors_of
+from model.convolution import Conv2d
+from model.methods import METHODS, build_network
+from model.native.winograd import Winograd
+from model.network import NetworkSpec
+from scripts.benchmarks.bench_inference import synchronise
+from util.files import write_json
+from util.hyper_para import EvalSettings
+from util.provenance import describe_run
+
+REPEATS = 5
+SIDE = 4096  # of the matrices that tell the peak
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Count, measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
+    parser.add_argument("--net_size", default="base")
+    parser.add_argument("--height", type=int, default=480)
+    parser.add_argument("--width", type=int, default=854)
+    parser.add_argument("--objects", type=int, nargs="+", default=[1, 3])
+    parser.add_argument("--precision", nargs="+", default=["float32", "half"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON")
+    arguments = parser.parse_args(argv)
+    runs = [
+        (precision, method, objects)
+        for precision in arguments.precision
+        for method in arguments.methods
+        for objects in arguments.objects
+    ]
+    if arguments.output.is_dir():
+        parser.error(f"--output {arguments.output} is a folder: name a file")
+    try:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        make_clip(3, arguments.height, arguments.width, max(arguments.objects), seed=0)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    settings = {name: str(value) for name, value in vars(arguments).items()}
+    run_record = {**describe_run(EvalSettings()), "settings": settings}
+    rows: list[dict[str, Any]] = []
+    peaks: dict[str, Peak] = {}
+    try:
+        for precision, method, objects in progressbar.progressbar(runs, redirect_stdout=True):
+            rows.append(measure(arguments, precision, method, objects, peaks))
+            if len(rows) == 1:
+                print(HEADER)
+            print(describe(rows[-1]))
+            content = {"rows": rows, "peaks": {k: v._asdict() for k, v in peaks.items()}}
+            write_json(arguments.output, {**content, **run_record})
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, peak in peaks.items():
+        print(
+            f"Peaks in {name}: {peak.operations / 1e9:.0f} billion operations a second, "
+            f"{peak.bandwidth / 1e9:.0f} GB a second."
+        )
+    return 0
+
+
+class Peak(NamedTuple):
+    """What a machine does at best, each second."""
+
+    operations: float
+    bandwidth: float  # bytes read and written
+
+
+def best_seconds(run: Callable[[], Any], device: torch.device) -> float:
+    """The best of some runs, after one that does not count."""
+    best = float("inf")
+    for index in range(REPEATS + 1):
+        start = time.perf_counter()
+        run()
+        synchronise(device)
+        best = min(best, time.perf_counter() - start) if index else best
+    return best
+
+
+@torch.inference_mode()
+def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
+    """Of a device in a precision."""
+    matrix = torch.randn(SIDE, SIDE, device=device).to(dtype)
+    image = torch.randn(1, 256, 120, 216, device=device).to(dtype)
+    image = image.contiguous(memory_format=torch.channels_last)
+    filters = torch.randn(256, 256, 3, 3, device=device).to(dtype) / 48
+    rates = [
+        2 * SIDE**3 / best_seconds(lambda: matrix @ matrix, device),
+        2
+        * 9
+        * 256**2
+        * 120
+        * 216
+        / best_seconds(lambda: F.conv2d(image, filters, padding=1), device),
+    ]
+    source = torch.ones(2**28, dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    return Peak(max(rates), 2 * 2**28 / best_seconds(lambda: target.copy_(source), device))
+
+
+class Counter(TorchDispatchMode):
+    """Counts the convolutions and matrix products of what runs under it.
+
+    Args:
+        peak: of the machine, for the bound.
+        winograd: convolutions that suit it take a quarter of the operations; None for none.
+    """
+
+    def __init__(self, peak: Peak, winograd: Winograd | None) -> None:
+        super().__init__()
+        self._peak, self._winograd = peak, winograd
+        self.direct = self.operations = self.bytes = 0
+        self.bound = 0.0  # seconds
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is None:  # a module's function may still hold some
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **kwargs)
+        if formula is None:
+            return result
+        moved = sum(tensor.nbytes for tensor in tensors_of((args, result)))
+        direct = int(formula(*args, **kwargs, out_val=result))
+        winograd = self._winograd if _is_plain(args) else None
+        done = direct // 4 if winograd is not None and winograd.suits(args[1]) else direct
+        self.direct += direct
+        self.operations += done
+        self.bytes += moved
+        self.bound += max(done / self._peak.operations, moved / self._peak.bandwidth)
+        return result
+
+
+def _is_plain(args: Any) -> bool:
+    """Whether (image, weight, bias, stride, padding, dilation, ...) are of a 3x3 convolution that
+    keeps the size."""
+    if len(args) < 6 or args[1].ndim != 4:
+        return False
+    return args[1].shape[2:] == (3, 3) and [*args[3], *args[4], *args[5]] == [1] * 6
+
+
+def measure(
+    arguments: argparse.Namespace,
+    precision: str,
+    method: str,
+    num_objects: int,
+    peaks: dict[str, Peak],
+) -> dict[str, Any]:
+    """A row of the table."""
+    torch.manual_seed(0)
+    settings = EvalSettings(
+        device=arguments.device,
+        amp=precision == "half",
+        precision="auto" if precision == "half" else precision,  # type: ignore[arg-type]
+        mem_every=1000,
+    )
+    predictor = Predictor(settings, network=build_network(NetworkSpec(method, arguments.net_size)))
+    device, dtype = predictor.device, predictor.network.dtype
+    name = str(dtype).removeprefix("torch.")
+    if name not in peaks:
+        peaks[name] = measure_peak(device, dtype)
+    clip = make_clip(3 + REPEATS, arguments.height, arguments.width, num_objects, seed=0)
+    (image, labels), *others = clip
+    tracker = Tracker(predictor, 3 + REPEATS, num_objects)
+    tracker.step(image, labels)
+    seconds = []
+    for frame, _ in others[:-1]:
+        start = time.perf_counter()
+        tracker.step(frame)
+        seconds.append(time.perf_counter() - start)
+    packing = predictor.network.decoder.pred.packing
+    for module in predictor.network.modules():
+        if isinstance(module, Conv2d):
+            module.pack(None)  # what is packed cannot be seen into
+    native = packing and packing.native
+    counter = Counter(peaks[name], native.winograd if native is not None else None)
+    with counter:
+        tracker.step(others[-1][0])
+    return {
+        "method": method,
+        "objects": num_objects,
+        "precision": name,
+        "direct_gflop": counter.direct / 1e9,
+        "gflop": counter.operations / 1e9,
+        "megabytes": counter.bytes / 1e6,
+        "bound_ms": 1e3 * counter.bound,
+        "ms": 1e3 * min(seconds[1:]),
+        "share": counter.bound / min(seconds[1:]),
+    }
+
+
+COLUMNS = {
+    "direct_gflop": "direct",
+    "gflop": "done",
+    "megabytes": "MB",
+    "bound_ms": "bound ms",
+    "ms": "ms",
+}
+HEADER = (
+    f"{'method':7}{'precision':>10}{'objects':>8}"
+    + "".join(f"{title:>10}" for title in COLUMNS.values())
+    + f"{'share':>7}   (direct and done: billions of operations)"
+)
+
+
+def describe(row: dict[str, Any]) -> str:
+    """A line of the table."""
+    return (
+        f"{row['method']:7}{row['precision']:>10}{row['objects']:8}"
+        + "".join(f"{row[name]:10.1f}" for name in COLUMNS)
+        + f"{100 * row['share']:6.0f}%"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""Time of a training step, alone or under torchrun.
+
+    python scripts/benchmarks/bench_train.py --size base --crop_size 384 --batch_size 2
+    torchrun --nproc_per_node=2 scripts/benchmarks/bench_train.py --static_root data/static
+
+Against the plain eager float32 loop of the same network (no channels-last, no mixed precision, no
+fused Adam), in turn, in one run. With --static_root it also trains on real samples, and tells what
+share of the time goes by waiting for data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from datasets.clips import start_worker
+from datasets.sampler import ClipBatches
+from datasets.static import StaticClips, find_static_pairs, mix_static
+from model.methods import METHODS, build_network
+from model.network import NetworkSpec
+from model.trainer import Trainer
+from util.devices import pick_device, pick_dtype
+from util.files import write_json
+from util.hyper_para import TrainSettings
+from util.ranks import Ranks, join_ranks, leave_ranks
+
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--method", default="stcn")
+    parser.add_argument("--size", default="base")
+    parser.add_argument("--crop_size", type=int, default=384)
+    parser.add_argument("--num_frames", type=int, default=3)
+    parser.add_argument("-b", "--batch_size", type=int, default=2)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--precision", nargs="+", default=["float32", "auto"], help="types to measure"
+    )
+    parser.add_argument("--compile", action="store_true", help="also measure the compiled network")
+    parser.add_argument("--iterations", type=int, default=5, help="measured steps of each kind")
+    parser.add_argument("--static_root", type=Path, help="also train on these images")
+    parser.add_argument("--num_workers", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args(argv)
+    try:
+        ranks = join_ranks(arguments.device)
+        device = pick_device(arguments.device, ranks.local_rank)
+        rows = measure_all(arguments, device, ranks)
+    finally:
+        leave_ranks()
+    if not ranks.is_main:
+        return 0
+    print(
+        f"{arguments.method} {arguments.size}, {arguments.crop_size} pixels, batch "
+        f"{arguments.batch_size}, {device}, {ranks.world_size} processes, torch "
+        f"{torch.__version__}"
+    )
+    print("step                    seconds / sample   samples / s   of plain   waiting for data")
+    plain = rows[0]["seconds"]
+    for row in rows:
+        per_second = arguments.batch_size * ranks.world_size / row["seconds"]
+        waiting = f"{100 * row['waiting']:.1f} %" if "waiting" in row else ""
+        print(
+            f"{row['name']:22}{row['seconds'] / arguments.batch_size:18.3f}{per_second:14.2f}"
+            f"{row['seconds'] / plain:11.2f}{waiting:>19}"
+        )
+    if arguments.json:
+        write_json(arguments.json, {"settings": vars(arguments), "rows": rows})
+    return 0
+
+
+def measure_all(
+    arguments: argparse.Namespace, device: torch.device, ranks: Ranks
+) -> list[dict[str, Any]]:
+    """Seconds of a step of every kind, measured in turn; then of steps on real samples."""
+    batch = make_batch(arguments)
+    steps: dict[str, Callable[[], object]] = {
+        "plain eager float32": plain_step(arguments, device, batch)
+    }
+    models = {}
+    kinds = [(p, False) for p in arguments.precision]
+    kinds += [(p, True) for p in arguments.precision if arguments.compile]
+    for precision, is_compiled in kinds:
+        dtype = pick_dtype(precision, device, use_half=device.type != "mps")
+        name = str(dtype).removeprefix("torch.") + (", compiled" if is_compiled else "")
+        settings = TrainSettings(
+            id="bench", method=arguments.method, size=arguments.size,
+            batch_size=arguments.batch_size, compile=is_compiled,
+        )  # fmt: skip
+        network = build_network(NetworkSpec(arguments.method, arguments.size))
+        models[name] = Trainer(network, settings, {}, device, dtype, ranks)
+        steps[name] = partial(models[name].step, *batch)
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(arguments.iterations + 1):
+        for name, step in steps.items():
+            seconds = _seconds(step, device)
+            if number:  # the first one allocates, and compiles
+                times[name].append(seconds)
+    rows: list[dict[str, Any]] = [
+        {"name": name, "seconds": statistics.median(t)} for name, t in times.items()
+    ]
+    if arguments.static_root:
+        rows += [measure_loading(arguments, n, m, ranks) for n, m in models.items()]
+    return rows
+
+
+def make_batch(arguments: argparse.Namespace) -> Batch:
+    """Random images with two square objects."""
+    size, frames = arguments.crop_size, arguments.num_frames
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(
+        0, 256, (arguments.batch_size, frames, 3, size, size), generator=generator
+    ).to(torch.uint8)
+    labels = torch.zeros(arguments.batch_size, frames, size, size, dtype=torch.uint8)
+    labels[..., : size // 3, : size // 3] = 1
+    labels[..., size // 2 :, size // 2 :] = 2
+    return images, labels, torch.full((arguments.batch_size,), 2)
+
+
+def plain_step(
+    arguments: argparse.Namespace, device: torch.device, batch: Batch
+) -> Callable[[], None]:
+    """The loop as one would first write it."""
+    network = build_network(NetworkSpec(arguments.method, arguments.size)).to(device).train()
+    unroll = METHODS[arguments.method].unroll(network)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-5, weight_decay=1e-7)
+    images, labels, num_objects = (t.to(device) for t in batch)
+
+    def step() -> None:
+        objects = torch.arange(1, 3, device=device)[None, :, None, None]
+        masks = (labels[:, 0, None] == objects).float()
+        outputs = unroll(network.normalise(images), masks, num_objects)
+        losses = METHODS[arguments.method].loss(outputs, labels.long(), num_objects, 1.0)
+        optimizer.zero_grad()
+        losses["total_loss"].backward()
+        optimizer.step()
+
+    return step
+
+
+def measure_loading(
+    arguments: argparse.Namespace, name: str, trainer: Trainer, ranks: Ranks
+) -> dict[str, Any]:
+    """Steps on samples from the loader, and the share of their time that is spent waiting."""
+    clips = StaticClips(
+        mix_static(find_static_pairs(arguments.static_root)),
+        arguments.crop_size,
+        arguments.num_frames,
+    )
+    warm = 2
+    loader = DataLoader(
+        clips,
+        batch_sampler=ClipBatches(
+            len(clips), arguments.batch_size, range(arguments.iterations + warm), ranks.rank,
+            ranks.world_size,
+        ),
+        num_workers=arguments.num_workers,
+        pin_memory=trainer.device.type == "cuda",
+        worker_init_fn=start_worker,
+    )  # fmt: skip
+    waiting = computing = 0.0
+    batches = iter(loader)
+    for number in range(arguments.iterations + warm):
+        start = time.perf_counter()
+        sample = next(batches)
+        got = time.perf_counter()
+        seconds = _seconds(
+            partial(trainer.step, sample.images, sample.labels, sample.num_objects), trainer.device
+        )
+        if number >= warm:
+            waiting += got - start
+            computing += seconds
+    total = waiting + computing
+    return {
+        "name": f"{name}, images",
+        "seconds": total / arguments.iterations,
+        "waiting": waiting / total,
+    }
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())
