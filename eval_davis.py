@@ -1,31 +1,29 @@
-"""Segment DAVIS 2017 (--split val or test-dev): palette PNG masks into --output."""
+"""Segment DAVIS 2017 (--split val or test-dev): writes palette PNG masks to --output."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from util.parse_settings import parse_eval
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse_eval("davis")
+
 from datasets.davis import davis_2017
-from datasets.video import Video
 from inference.predictor import Predictor
 from inference.runner import run_eval
 from inference_core import InferenceCore
-from util.hyper_para import EvalSettings
-from util.parse_settings import parse_eval
-
-
-def read_videos(settings: EvalSettings) -> list[Video]:
-    """The videos of --davis_path and --split."""
-    root, side = Path(settings.davis_path), settings.shorter_side
-    return davis_2017(root, settings.split, shorter_side=side)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, build, run; returns the exit status."""
+    """Parse, build and run; return the exit status."""
     settings = parse_eval("davis", argv)
     return run_eval(
         settings,
-        lambda: read_videos(settings),
+        lambda: davis_2017(
+            Path(settings.davis_path), settings.split, shorter_side=settings.shorter_side
+        ),
         lambda: Predictor(settings, InferenceCore),
     )
 

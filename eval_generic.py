@@ -1,11 +1,18 @@
-"""Segment your own videos: one file or folder of frames (--video) with a mask of its first frame
-(--mask); or many, with frames in <data_path>/JPEGImages/<video>/ and masks of the objects, on the
-frames where they first appear, in <data_path>/Annotations/<video>/ under the frame's name."""
+"""Segment your own videos: one video (--video, --mask), or a folder of them (--data_path).
+
+--data_path holds frames in JPEGImages/<video>/ and, in Annotations/<video>/, a mask named like its
+frame for each frame on which objects first appear.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+
+from util.parse_settings import parse_eval
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse_eval("generic")
 
 from datasets.generic import check_direction, generic, one_video
 from datasets.video import Video
@@ -13,11 +20,10 @@ from inference.predictor import Predictor
 from inference.runner import run_eval
 from inference_core_yv import InferenceCoreYV
 from util.hyper_para import EvalSettings
-from util.parse_settings import parse_eval
 
 
 def read_videos(settings: EvalSettings) -> list[Video]:
-    """The video of --video, or those of --data_path."""
+    """Read the video of --video, or those of --data_path."""
     side = settings.shorter_side
     if settings.video:
         videos = [one_video(Path(settings.video), Path(settings.mask), side)]
@@ -28,7 +34,7 @@ def read_videos(settings: EvalSettings) -> list[Video]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, build, run; returns the exit status."""
+    """Parse, build and run; return the exit status."""
     settings = parse_eval("generic", argv)
     return run_eval(
         settings,

@@ -1,4 +1,7 @@
-"""Segment one video, one frame at a time, in constant memory apart from the memory bank."""
+"""A session: segments one video, one frame at a time.
+
+Memory use is constant, apart from the memory bank. Shapes: see the legend in model/network.py.
+"""
 
 from __future__ import annotations
 
@@ -18,34 +21,38 @@ from util.padding import pad, padding_of, unpad
 
 @dataclass
 class _Group:
-    """Objects that started on one frame: they share keys, and so one affinity."""
+    """Objects that started on the same frame; they share one memory bank."""
 
-    first: int  # position of its first object among all objects
+    first: int  # index of its first object among all objects
     num_objects: int
     bank: MemoryBank
 
 
 @dataclass
 class _Pending:
-    """A frame to remember once the next image is there."""
+    """A frame that is written to memory when the next image is known."""
 
-    image: torch.Tensor  # (1, 3, H, W), padded
+    image: torch.Tensor  # (1, 3, H, W), normalised and padded
     query: QueryFeatures
     prob: torch.Tensor  # (O, H, W)
     is_annotation: bool
 
 
 class InferenceCore:
-    """One video whose objects all start on one frame, as in DAVIS.
+    """Session for a video whose objects all start on the same frame, as in DAVIS.
 
     Args:
         network: from `Network.for_inference`, or any network in eval mode.
-        policy: what to remember.
-        top_k: rows of memory that a position reads; None for all.
-        num_frames: length of the video, where known: the bank is then allocated once.
-        kernel_sigma: weigh each row of memory by a Gaussian around its best position; None for not.
-        num_objects: objects that the whole video has; see InferenceCoreYV.
-        halves_memory: keep float32 values in float16.
+        policy: selects the frames that are stored in memory.
+        top_k: number of most similar memory rows that a position reads; None for all.
+        num_frames: length of the video; if known, memory is allocated once.
+        kernel_sigma: standard deviation in positions of a Gaussian around each memory row's most
+            similar position, by which it is weighted; None disables it.
+        num_objects: number of objects in the whole video; see InferenceCoreYV.
+        half_memory: store float32 values as float16.
+
+    Raises:
+        ValueError: the network lacks a part that the policy needs, or `top_k` is less than 1.
     """
 
     accepts_later_masks = False
@@ -58,12 +65,12 @@ class InferenceCore:
         num_frames: int | None = None,
         kernel_sigma: float | None = None,
         num_objects: int | None = None,
-        halves_memory: bool = False,
+        half_memory: bool = False,
     ) -> None:
         if policy.needs_quality and not network.predicts_quality:
             raise ValueError(
-                f"{type(policy).__name__} needs a head that scores masks, as qdmn has: "
-                f"{network.spec.method} has none."
+                f"{type(policy).__name__} needs a quality head, as qdmn has; "
+                f"{network.spec.method} has none. Use another memory policy or method."
             )
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k must be at least 1, or None for all rows; it is {top_k}.")
@@ -73,31 +80,32 @@ class InferenceCore:
         self.num_frames = num_frames
         self.kernel_sigma = kernel_sigma
         self.num_objects = num_objects
-        self.halves_memory = halves_memory
-        self.labels: list[int] = []  # of the objects, in the order of the probabilities
-        self.frame_index = -1  # of the latest frame
-        self.quality: dict[int, float] = {}  # of its masks, by label, where it was scored
+        self.half_memory = half_memory
+        self.labels: list[int] = []  # labels of the objects, in the order of the probabilities
+        self.frame_index = -1  # index of the latest frame
+        self.quality: dict[int, float] = {}  # label -> predicted quality, if computed (QDMN)
         self._size: tuple[int, ...] | None = None
         self._groups: list[_Group] = []
-        self._prior: torch.Tensor | None = None  # (1, 1, H, W): where objects were, padded
+        self._prior: torch.Tensor | None = None  # (1, 1, H, W), see _make_prior
         self._pending: _Pending | None = None
-        self._is_over = False
+        self._is_finished = False
 
     @torch.inference_mode()
     def encode_images(self, frames: torch.Tensor) -> list[EncodedImage]:
-        """Encode frames ahead of their turn, in one batch; `step` takes the results one by one.
+        """Encode several frames in one batch, before they are passed to `step` one by one.
 
         Args:
             frames: (T, 3, H, W), normalised (`Network.normalise`).
 
         Raises:
-            ValueError: they are of another shape.
+            ValueError: the frames have another shape.
         """
         if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
-            raise ValueError(f"Frames are (T, 3, H, W) together; these are {tuple(frames.shape)}.")
+            raise ValueError(f"Frames must be (T, 3, H, W); these are {tuple(frames.shape)}.")
         padding = padding_of(*frames.shape[-2:])
         images = pad(frames, padding).to(self.network.mean.device, self.network.dtype)
         images = images.contiguous(memory_format=torch.channels_last)
+        # Each feature (T, C, h, w) -> T x (1, C, h, w).
         features = (feature.split(1) for feature in self.network.encode_image(images))
         return [
             EncodedImage(image, padding, ImageFeatures(*parts))
@@ -111,31 +119,31 @@ class InferenceCore:
         masks: Mapping[int, torch.Tensor] | None = None,
         is_last: bool = False,
     ) -> torch.Tensor:
-        """Take the next frame.
+        """Segment the next frame.
 
         Args:
-            frame: (3, H, W), normalised (`Network.normalise`), the same size for the whole video;
-                or its encoding from `encode_images`.
-            masks: label -> (H, W) in [0, 1]: the objects, on the frame where they start.
-            is_last: nothing comes after, so nothing is remembered.
+            frame: (3, H, W), normalised (`Network.normalise`), or its encoding from
+                `encode_images`. All frames of a video have the same size.
+            masks: annotation of the objects that start on this frame: label -> (H, W) in [0, 1].
+                None if there is none.
+            is_last: this is the last frame, so it is not stored in memory.
 
         Returns:
-            float32 probabilities (O+1, H, W): background, then the objects as in `labels`. Before
-            the objects start it is all background.
+            float32 probabilities (O+1, H, W): background, then the objects in the order of
+            `labels`. Before the first annotation, all pixels are background.
 
         Raises:
-            ValueError: masks were given twice (see InferenceCoreYV), none at all, or of a size
-                other than the frame's, or not in [0, 1]; or the frame is no normalised image of
-                the size of those before; or the last frame came before. The session is as before
-                the call.
+            ValueError: the frame or a mask has a wrong shape, type or range, `masks` is empty, the
+                objects already started (see InferenceCoreYV), or the previous frame was the last
+                one. The session does not change.
         """
         size = self._check_frame(frame)
         if masks is not None:
-            self._check(masks, size)
+            self._check_masks(masks, size)
         self._size = size
         self.frame_index += 1
         self.quality = {}
-        self._is_over = is_last
+        self._is_finished = is_last
         if masks is not None:
             return self._annotate(frame, masks, is_last)
         if self.labels:
@@ -144,112 +152,111 @@ class InferenceCore:
 
     @property
     def needs_every_frame(self) -> bool:
-        """Whether, once there are objects, each frame looks at the masks of the one before."""
+        """True if each frame needs the masks of the previous one (QDMN)."""
         return self.network.key_encoder.needs_prior
 
     def can_skip(self) -> bool:
-        """Whether nothing would be remembered of the next frame, nor of the one before by it: where
-        nobody wants its masks either, `skip` it."""
-        is_idle = self._pending is None and not self._is_over
+        """Return True if skipping the next frame cannot change the memory."""
+        is_idle = self._pending is None and not self._is_finished
         if self.labels and self.needs_every_frame:
             return False
-        return is_idle and not self._wants_memory(self.frame_index + 1)
+        return is_idle and not self._needs_memory(self.frame_index + 1)
 
     def skip(self) -> None:
-        """Count the next frame without looking at it.
+        """Skip the next frame: count it without segmenting it.
 
         Raises:
-            ValueError: `can_skip` says no.
+            ValueError: `can_skip()` is false.
         """
         if not self.can_skip():
             raise ValueError(
-                f"Frame {self.frame_index + 1} cannot be skipped, since what follows depends on "
-                "it: ask can_skip() first, and step() where it says no."
+                f"Frame {self.frame_index + 1} cannot be skipped, because later frames depend on "
+                "it: call step() if can_skip() is false."
             )
         self.frame_index += 1
 
     @property
     def bytes_stored(self) -> int:
-        """Bytes of the memory frames."""
+        """Bytes of the memory banks."""
         return sum(group.bank.bytes_stored for group in self._groups)
 
     @property
     def num_memory_frames(self) -> int:
-        """Slots in use of the bank with most of them; an embedding of many frames counts as one."""
+        """Number of memory frames in the largest bank; an embedding counts as one frame."""
         banks = [group.bank for group in self._groups]
         return max((b.num_slots + (b.embedding is not None) for b in banks), default=0)
 
     def _check_frame(self, frame: torch.Tensor | EncodedImage) -> tuple[int, int]:
-        """The size of the next frame, which may come."""
+        """Return the size (H, W) of the next frame; raise ValueError if it is not valid."""
         index = self.frame_index + 1
-        if self._is_over:
+        if self._is_finished:
             raise ValueError(
-                f"Frame {index} comes after the one that was said to be the last: start a new "
-                "session for another video."
+                f"Frame {index} follows a frame that was passed with is_last: start a new session "
+                "for another video."
             )
         if isinstance(frame, EncodedImage):
             size = frame.size
         elif frame.ndim != 3 or frame.shape[0] != 3 or not frame.is_floating_point():
             raise ValueError(
-                f"Frame {index} is {tuple(frame.shape)}, {frame.dtype}: give (3, H, W) floats, as "
-                "Network.normalise makes them of uint8 RGB."
+                f"Frame {index} is {tuple(frame.shape)}, {frame.dtype}: give floats (3, H, W), "
+                "which Network.normalise returns for uint8 RGB."
             )
         else:
             size = (frame.shape[1], frame.shape[2])
         if self._size not in (None, size):
             raise ValueError(
-                f"Frame {index} is {size}, but those before are {self._size}: all frames of a "
-                "video need the same size."
+                f"Frame {index} is {size}, but the frames before are {self._size}: all frames of "
+                "a video must have the same size."
             )
         return size
 
-    def _check(self, masks: Mapping[int, torch.Tensor], size: tuple[int, int]) -> None:
-        """Refuse masks that the next frame cannot take, before anything changes."""
+    def _check_masks(self, masks: Mapping[int, torch.Tensor], size: tuple[int, int]) -> None:
+        """Raise ValueError if the masks of the next frame are not valid."""
         index = self.frame_index + 1
         if not masks:
-            raise ValueError(f"Frame {index} was given no masks: leave them out (None) instead.")
+            raise ValueError(f"The masks of frame {index} are empty: give None for no annotation.")
         if self.labels and not self.accepts_later_masks:
             raise ValueError(
-                f"Frame {index} brings masks, but the objects started before: use "
+                f"Frame {index} has masks, but the objects started on an earlier frame: use "
                 "InferenceCoreYV for objects that appear later."
             )
         for label, mask in masks.items():
             if tuple(mask.shape) != size:
                 raise ValueError(
                     f"The mask of object {label} on frame {index} is {tuple(mask.shape)}, but "
-                    f"the frame is {size}: they must be of one size."
+                    f"the frame is {size}: they must have the same size."
                 )
             if label <= 0 or not 0 <= float(mask.min()) <= float(mask.max()) <= 1:
                 raise ValueError(
-                    f"The mask of object {label} on frame {index} must lie in [0, 1], and labels "
+                    f"The mask of object {label} on frame {index} must be in [0, 1], and labels "
                     "start at 1 (0 is the background): split a label map into one mask per object."
                 )
 
     def _propagate(self, frame: torch.Tensor | EncodedImage, is_last: bool) -> torch.Tensor:
-        """Segment from memory, then remember what the policy wants."""
+        """Segment a frame from memory, then store it in memory if the policy selects it."""
         image, padding, query = self._encode_query(frame)
-        prob = self._segment(query)
+        prob = self._segment(query)  # (O+1, H, W)
         self._prior = self._make_prior(prob)
-        if not is_last and self._wants_memory(self.frame_index):
-            self._remember(_Pending(image, query, prob[1:], is_annotation=False))
+        if not is_last and self._needs_memory(self.frame_index):
+            self._memorise(_Pending(image, query, prob[1:], is_annotation=False))
         return unpad(prob, padding)
 
     def _annotate(
         self, frame: torch.Tensor | EncodedImage, masks: Mapping[int, torch.Tensor], is_last: bool
     ) -> torch.Tensor:
-        """Take given masks, and remember the frame with them."""
+        """Use annotated masks, and store the frame in memory."""
         image, padding, query = self._encode_query(frame)
-        given = {k: pad(v.to(image.device, torch.float32), padding) for k, v in masks.items()}
-        prob = torch.softmax(aggregate(self._merge(query, given)), 0)  # (O+1, H, W)
+        padded = {k: pad(v.to(image.device, torch.float32), padding) for k, v in masks.items()}
+        prob = torch.softmax(aggregate(self._merge(query, padded)), 0)  # (O, H, W) -> (O+1, H, W)
         self._prior = self._make_prior(prob)
         if not is_last:
-            self._remember(_Pending(image, query, prob[1:], is_annotation=True))
+            self._memorise(_Pending(image, query, prob[1:], is_annotation=True))
         return unpad(prob, padding)
 
     def _encode_query(
         self, frame: torch.Tensor | EncodedImage
     ) -> tuple[torch.Tensor, tuple[int, int, int, int], QueryFeatures]:
-        """The padded image, its padding and features; the frame before is in memory by then."""
+        """Return padded image, padding and query features; first store a pending frame."""
         encoded = frame if isinstance(frame, EncodedImage) else self.encode_images(frame[None])[0]
         if self._pending is not None:
             self._write(self._pending, encoded.image)
@@ -258,11 +265,11 @@ class InferenceCore:
         return encoded.image, encoded.padding, query
 
     def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:
-        """Where objects are, (1, 1, H, W), from probabilities (O+1, H, W)."""
-        return prob[1:].amax(0)[None, None]
+        """Compute the probability of any object, (1, 1, H, W), from probabilities (O+1, H, W)."""
+        return prob[1:].amax(0)[None, None]  # largest over the objects
 
     def _merge(self, query: QueryFeatures, masks: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        """Probabilities (O, H, W) of all objects on a frame with masks; starts the new ones."""
+        """Return probabilities (O, H, W) of all objects on an annotated frame; start new ones."""
         self._start_group([*masks])
         return torch.stack([*masks.values()])
 
@@ -270,43 +277,44 @@ class InferenceCore:
         max_slots = None
         if self.num_frames is not None:
             max_slots = self.policy.max_slots(self.num_frames - self.frame_index)
-        measures_distance = self.network.similarity.is_distance
+        centre_keys = self.network.similarity.is_distance
         capacity = self.policy.mem_capacity or None
-        bank = MemoryBank(max_slots, capacity, measures_distance, self.halves_memory)
+        bank = MemoryBank(max_slots, capacity, centre_keys, self.half_memory)
         self._groups.append(_Group(len(self.labels), len(labels), bank))
         self.labels.extend(labels)
 
     def _segment(self, query: QueryFeatures) -> torch.Tensor:
-        """Probabilities (O+1, H, W) of all objects, from memory."""
+        """Compute probabilities (O+1, H, W) of all objects from memory."""
         readouts = []
         for group in self._groups:
             view = self.policy.view(group.bank, self.frame_index)
-            readouts.append(
+            readouts.append(  # (1, objects of the group, CV, h, w)
                 self.network.read(view, query, group.num_objects, self.top_k, self.kernel_sigma)
             )
         logits = self.network.decode(torch.cat(readouts, 1), query)  # (1, O, H, W)
         return torch.softmax(aggregate(logits[0].sigmoid_()), 0)
 
-    def _wants_memory(self, frame_index: int) -> bool:
+    def _needs_memory(self, frame_index: int) -> bool:
+        """Return True if the policy stores this frame in a bank."""
         return any(self.policy.needs(group.bank, frame_index) for group in self._groups)
 
-    def _remember(self, frame: _Pending) -> None:
-        """Write a frame to memory: at once, or with the next image where that is part of it."""
+    def _memorise(self, frame: _Pending) -> None:
+        """Store a frame in memory, now or when the next image is known (IMSFR)."""
         if self.network.value_encoder.needs_next_image:
             self._pending = frame
         else:
             self._write(frame, None)
 
     def _write(self, frame: _Pending, next_image: torch.Tensor | None) -> None:
-        """Encode a frame with its objects, once, and hand each group its own."""
+        """Encode a frame with all objects, and store each group's part in its bank."""
         index = self.frame_index - (next_image is not None)
         entry = self._encode(frame, next_image)
         if entry.quality is not None:
             self.quality = dict(zip(self.labels, entry.quality[0].tolist(), strict=True))
         for group in self._groups:
             members = slice(group.first, group.first + group.num_objects)
-            self.policy.write(group.bank, entry.of_objects(members), index, frame.is_annotation)
+            self.policy.write(group.bank, entry.select_objects(members), index, frame.is_annotation)
 
     def _encode(self, frame: _Pending, next_image: torch.Tensor | None) -> MemoryEntry:
-        masks = frame.prob[None].to(frame.image.dtype)
+        masks = frame.prob[None].to(frame.image.dtype)  # (1, O, H, W)
         return self.network.encode_memory(frame.image, frame.query, masks, next_image)

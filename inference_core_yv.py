@@ -1,4 +1,4 @@
-"""Segment one video whose objects may appear later (YouTube), one frame at a time."""
+"""A session for a video whose objects may appear later, as in YouTube-VOS."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ from model.features import QueryFeatures
 
 
 class InferenceCoreYV(InferenceCore):
-    """As InferenceCore, with masks on any frame: of new objects, or to correct known ones.
+    """Session with masks on any frame, of new objects or as corrections of existing ones.
 
-    Each object keeps its own memory, which starts at its first annotation; objects that started
-    together share one bank, and so one affinity. All banks take a frame on which masks are given.
+    The memory of an object starts at its first annotation. Objects that start on the same frame
+    share one bank. All banks store each annotated frame.
+
+    Args: see InferenceCore.
+        num_objects: total number of objects in the video. If given, the prior of QDMN's key encoder
+            is computed as in its published code for YouTube-VOS; None for the one of DAVIS.
     """
 
     accepts_later_masks = True
 
     def _merge(self, query: QueryFeatures, masks: Mapping[int, torch.Tensor]) -> torch.Tensor:
-        """What memory says of the known objects, overruled by the masks.
+        """Segment existing objects from memory, then overwrite them by the annotated masks.
 
-        Annotated pixels belong to the given objects alone, as published.
+        Annotated pixels belong to the annotated objects alone, as published.
         """
-        is_given = sum(masks.values()) > 0.5
-        num_known = len(self.labels)
+        is_annotated = sum(masks.values()) > 0.5  # (H, W)
+        num_existing = len(self.labels)
         new = [label for label in masks if label not in self.labels]
-        some = next(iter(masks.values()))
-        prob = some.new_zeros(num_known + len(new), *some.shape)  # (O, H, W)
+        first_mask = next(iter(masks.values()))
+        prob = first_mask.new_zeros(num_existing + len(new), *first_mask.shape)  # (O, H, W)
         if self.labels:
-            prob[:num_known] = self._segment(query)[1:]
-        prob[:, is_given] = 0
+            prob[:num_existing] = self._segment(query)[1:]
+        prob[:, is_annotated] = 0
         if new:
             self._start_group(new)
         for label, mask in masks.items():
@@ -39,19 +43,19 @@ class InferenceCoreYV(InferenceCore):
         return prob
 
     def remove_objects(self, labels: Iterable[int]) -> None:
-        """Forget objects; the others are followed as before, without these beside them.
+        """Remove objects from the session and its memory; the others stay.
 
         Raises:
-            ValueError: there is no such object. The session is as before the call.
+            ValueError: there is no object with one of these labels. The session does not change.
         """
-        gone = {*labels}
-        unknown = sorted(gone - {*self.labels})
+        removed = {*labels}
+        unknown = sorted(removed - {*self.labels})
         if unknown:
             raise ValueError(
-                f"There is no object {', '.join(map(str, unknown))} to remove: there is "
-                f"{', '.join(map(str, self.labels)) or 'none'}."
+                f"There is no object {', '.join(map(str, unknown))} to remove. The objects of this "
+                f"session are: {', '.join(map(str, self.labels)) or 'none'}."
             )
-        kept = [position for position, label in enumerate(self.labels) if label not in gone]
+        kept = [position for position, label in enumerate(self.labels) if label not in removed]
         groups, self._groups = self._groups, []
         first = 0
         for group in groups:
@@ -66,10 +70,13 @@ class InferenceCoreYV(InferenceCore):
             self._pending.prob = self._pending.prob[kept]
 
     def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:
-        """With `num_objects` as published for YouTube-VOS: of the softmax of what are probabilities
-        already, in which objects still to come take part with a probability of 0."""
+        """See InferenceCore. With `num_objects`, apply softmax to the probabilities once more.
+
+        As published for YouTube-VOS, objects that have not started take part with a probability of
+        0.
+        """
         if self.num_objects is not None:
             num_future = max(self.num_objects - len(self.labels), 0)
-            to_come = prob.new_zeros(num_future, *prob.shape[1:])
-            prob = torch.softmax(torch.cat([prob, to_come]), 0)
+            future = prob.new_zeros(num_future, *prob.shape[1:])  # (num_future, H, W)
+            prob = torch.softmax(torch.cat([prob, future]), 0)
         return super()._make_prior(prob)

@@ -1,9 +1,10 @@
-"""Memory update policies: what is kept of a video. How it is stored: model/memory_bank.py."""
+"""Memory policies, which select the frames to store. model/memory_bank.py stores them."""
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -12,22 +13,27 @@ import torch
 
 from model.features import MemoryEntry, MemoryView, Rows
 from model.memory_bank import MemoryBank, Slot
+from util.presets import POLICY_OPTIONS
+from util.registration import check_options, memory_options
 
 
 @dataclass(frozen=True)
 class MemoryPolicy:
-    """What is kept of a video. It knows nothing of data sets, and the first annotation stays.
+    """Base class of memory policies.
 
     Args:
-        mem_every: frames between two that are stored.
-        mem_capacity: slots at most, all kinds counted; 0 for any number. The oldest frame makes
-            room, annotated ones last, and the first annotation never.
+        mem_every: interval in frames between two stored frames.
+        mem_capacity: maximum number of slots of any kind; 0 for no limit. A full memory evicts its
+            oldest frame, annotated frames last, and the first annotation never.
+
+    Raises:
+        ValueError: a parameter is out of range.
     """
 
     mem_every: int = 5
     mem_capacity: int = field(default=0, kw_only=True)
 
-    needs_quality: ClassVar[bool] = False  # whether entries must come with a score of their masks
+    needs_quality: ClassVar[bool] = False  # True if entries need a predicted quality
 
     def __post_init__(self) -> None:
         if self.mem_every < 1:
@@ -35,17 +41,17 @@ class MemoryPolicy:
         least = self.num_reserved + 2
         if self.mem_capacity and self.mem_capacity < least:
             raise ValueError(
-                f"mem_capacity {self.mem_capacity} is too small: this memory needs {least} frames "
-                "at least (or 0, for any number)."
+                f"mem_capacity {self.mem_capacity} is too small: this policy needs at least "
+                f"{least} slots. Choose more, or 0 for no limit."
             )
 
     @property
     def num_reserved(self) -> int:
-        """Slots needed beside those that stay."""
+        """Number of slots reserved for temporary frames."""
         return 0
 
     def needs(self, bank: MemoryBank, frame_index: int) -> bool:
-        """Whether `write` would do anything with this frame: if not, it need not be encoded."""
+        """Return True if `write` would change the bank; if not, the frame is not encoded."""
         return self._is_due(bank, frame_index)
 
     def write(
@@ -55,36 +61,44 @@ class MemoryPolicy:
         frame_index: int,
         is_annotation: bool = False,
     ) -> None:
-        """Keep, replace, compress, or leave out a frame."""
+        """Store, replace, compress or ignore a memory frame.
+
+        Args:
+            bank: the bank to change.
+            entry: the encoded frame.
+            frame_index: index of the frame in the video.
+            is_annotation: the frame is annotated, so it must be stored.
+        """
         raise NotImplementedError
 
     def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
-        """What the read for a frame sees."""
+        """Return the part of the bank that the read of a frame uses."""
         return bank.view()
 
     def max_slots(self, num_frames: int) -> int:
-        """Slots that a video of this length fills at most, if its objects start together."""
-        most = 1 + (num_frames - 1) // self.mem_every + self.num_reserved
-        return min(most, self.mem_capacity or most)
+        """Most slots that a video needs if all its objects start on the first frame."""
+        num_slots = 1 + (num_frames - 1) // self.mem_every + self.num_reserved
+        return min(num_slots, self.mem_capacity or num_slots)
 
     def _is_due(self, bank: MemoryBank, frame_index: int) -> bool:
         return frame_index - bank.last_stored >= self.mem_every
 
     def _evict(self, bank: MemoryBank) -> None:
-        """Drop frames until one more can be stored."""
+        """Evict frames until one more can be stored."""
         while self.mem_capacity and len(bank.stored) >= self.mem_capacity - self.num_reserved:
             bank.remove(self._choose_evicted(bank))
 
     def _choose_evicted(self, bank: MemoryBank) -> Slot:
+        """Choose the slot to evict, never the first one."""
         return min(bank.stored[1:], key=lambda slot: (slot.is_annotation, slot.frame_index))
 
 
 @dataclass(frozen=True)
 class EveryN(MemoryPolicy):
-    """Every n-th frame after the last stored one, as STM and STCN do; annotations always.
+    """Store every n-th frame after the last stored one, and all annotated frames (STM, STCN).
 
-    Args:
-        include_last: the latest frame is read too, as a temporary slot.
+    Args: see MemoryPolicy.
+        include_last: also read the latest frame, in a temporary slot.
     """
 
     include_last: bool = False
@@ -115,14 +129,14 @@ class EveryN(MemoryPolicy):
 
 @dataclass(frozen=True)
 class IsogenousSampling(EveryN):
-    """Every n-th frame is stored, and a read sees a random part of them (IMSFR, section 3.2).
+    """Store every n-th frame, and read a random sample of the stored frames (IMSFR, section 3.2).
 
-    Args:
-        sample_from: with so many frames stored, or fewer, all are read.
-        sample_share: share of the frames drawn for each read.
-        sample_keep: frames always read, as Python's indices and slices of those stored, joined by
+    Args: see EveryN.
+        sample_from: all frames are read up to this number of stored frames.
+        sample_share: share of the stored frames that each read draws.
+        sample_keep: stored frames that every read includes: Python indices and slices, separated by
             commas.
-        sample_seed: of the draws, which depend on the frame alone.
+        sample_seed: seed of the draws. A draw depends on the seed and the frame index alone.
     """
 
     sample_from: int = 10
@@ -135,8 +149,8 @@ class IsogenousSampling(EveryN):
         if self.sample_from < 0 or self.sample_seed < 0:
             raise ValueError("sample_from and sample_seed must be 0 or more.")
         if not 0 < self.sample_share <= 1:
-            raise ValueError(f"sample_share must lie in (0, 1]; it is {self.sample_share}.")
-        _positions(self.sample_keep, 100)
+            raise ValueError(f"sample_share must be in (0, 1]; it is {self.sample_share}.")
+        _parse_positions(self.sample_keep, 100)
 
     def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
         """See MemoryPolicy."""
@@ -145,39 +159,45 @@ class IsogenousSampling(EveryN):
             return bank.view()
         rng = np.random.default_rng((self.sample_seed, frame_index))
         drawn = rng.choice(num, max(int(num * self.sample_share), 1), replace=False)
-        return bank.view(sorted({*drawn.tolist(), *_positions(self.sample_keep, num)}))
+        return bank.view(sorted({*drawn.tolist(), *_parse_positions(self.sample_keep, num)}))
 
 
-def _positions(text: str, num: int) -> set[int]:
-    """Of "1,-5:" or ":2,-5:-1" among `num`."""
-    found: set[int] = set()
+def _parse_positions(text: str, num: int) -> set[int]:
+    """Parse indices and slices of `num` elements, such as "1,-5:" or ":2,-5:-1".
+
+    Raises:
+        ValueError: a part is not an index or slice.
+    """
+    positions: set[int] = set()
     for part in text.split(","):
         try:
             start, *rest = [int(end) if end else None for end in part.split(":")]
             if not rest:
                 assert start is not None
-                found.update(range(num)[start : start + 1 or None])
+                positions.update(range(num)[start : start + 1 or None])
             else:
                 (stop,) = rest
-                found.update(range(num)[start:stop])
+                positions.update(range(num)[start:stop])
         except (AssertionError, ValueError) as error:
             raise ValueError(
-                f"sample_keep {text!r} holds {part!r}, no index or slice: write 1 or 0:2 or -5: "
-                "for example, with commas between."
+                f"sample_keep {text!r} contains {part!r}, which is not an index or slice: give for "
+                "example 1 or 0:2 or -5:, separated by commas."
             ) from error
-    return found
+    return positions
 
 
 @dataclass(frozen=True)
 class QualityGated(MemoryPolicy):
-    """Frames whose masks look good; the one before is read in any case (QDMN, section 3.2).
+    """Store frames whose masks have a high predicted quality (QDMN, section 3.2).
 
-    Args:
-        quality_threshold: a frame is stored where its quality exceeds this share of the reference.
-        quality_reference: the annotated frame's quality, or that of the first one predicted
-            after it ("prediction", as published for YouTube; objects of quality 0 then drop out).
+    The previous frame is always read, in a temporary slot. A full memory evicts the frame with the
+    lowest quality + exp(-age), where age is counted in stored frames.
 
-    When full, the frame with the least quality + exp(-age) leaves; age counts stored frames.
+    Args: see MemoryPolicy.
+        quality_threshold: a frame is stored if its quality exceeds this share of the reference.
+        quality_reference: "annotation": the quality of the annotated frame. "prediction": the
+            quality of the first frame after it, without objects of quality 0, as published for
+            YouTube-VOS.
     """
 
     quality_threshold: float = 0.8
@@ -189,7 +209,7 @@ class QualityGated(MemoryPolicy):
         super().__post_init__()
         if not 0 <= self.quality_threshold <= 1:
             raise ValueError(
-                f"quality_threshold must lie in [0, 1]; it is {self.quality_threshold}."
+                f"quality_threshold must be in [0, 1]; it is {self.quality_threshold}."
             )
 
     @property
@@ -198,7 +218,7 @@ class QualityGated(MemoryPolicy):
         return 1
 
     def needs(self, bank: MemoryBank, frame_index: int) -> bool:
-        """See MemoryPolicy: every frame is the next one's frame before."""
+        """See MemoryPolicy: every frame is stored, at least in the temporary slot."""
         return True
 
     def write(
@@ -218,30 +238,31 @@ class QualityGated(MemoryPolicy):
             bank.append(entry, frame_index, is_temporary=True)
 
     def _measure(self, bank: MemoryBank, entry: MemoryEntry, is_annotation: bool) -> float:
-        """Mean quality of the frame's objects, relative to the reference."""
+        """Compute the mean quality of a frame's objects relative to the reference."""
         assert entry.quality is not None
-        scores = entry.quality[0].float()
+        qualities = entry.quality[0].float()  # (O,)
         is_predicted = self.quality_reference == "prediction"
         if is_annotation or is_predicted:
-            scores = scores[scores > 0]
-        quality = scores.mean().item() if len(scores) else 0.0
+            qualities = qualities[qualities > 0]
+        quality = qualities.mean().item() if len(qualities) else 0.0
         if is_annotation:
             bank.reference_quality = None if is_predicted else quality
             return 1.0
-        # A score of 0 is no measure: the first one above it is.
+        # A reference of 0 is replaced by the first quality above 0.
         bank.reference_quality = bank.reference_quality or quality
         return quality / bank.reference_quality if bank.reference_quality else 0.0
 
     def _choose_evicted(self, bank: MemoryBank) -> Slot:
-        newest = bank.stored[-1].number + 1  # the one to come
+        newest = bank.stored[-1].number + 1  # number of the frame to be stored
 
-        def worth(slot: Slot) -> tuple[bool, float]:
+        def priority(slot: Slot) -> tuple[bool, float]:
             return slot.is_annotation, slot.quality + math.exp(slot.number - newest)
 
-        return min(bank.stored[1:], key=worth)
+        return min(bank.stored[1:], key=priority)
 
 
-# What RDE can read: the embedding of all frames so far, the latest memory frame, the first one.
+# What RDE reads: the embedding of all frames so far (compress), the latest memory frame (last), the
+# first frame (gt), latest and first frame (two-frames), or all memory frames (stm).
 SAM_MODES = (
     "stm", "two-frames", "gt", "last", "compress", "gt-compress", "last-compress",
     "two-frames-compress",
@@ -250,12 +271,12 @@ SAM_MODES = (
 
 @dataclass(frozen=True)
 class SamCompression(MemoryPolicy):
-    """Every n-th frame goes into one embedding of constant size (RDE, CVPR 2022, section 3.2).
+    """Compress every n-th frame into one embedding of constant size (RDE, CVPR 2022, section 3.2).
 
-    Args:
-        mode: what a read sees; "stm" alone grows with the video. The first frame counts twice in
-            "two-frames" and "two-frames-compress".
-        compressor: [embedding so far, new frame] -> embedding.
+    Args: see MemoryPolicy.
+        mode: what a read uses, one of SAM_MODES. Memory grows with the video only in "stm".
+            "two-frames" and "two-frames-compress" read the first frame twice, as published.
+        compressor: (embedding so far, new frame) -> embedding.
     """
 
     mem_every: int = 3
@@ -268,8 +289,8 @@ class SamCompression(MemoryPolicy):
             raise ValueError(f"There is no mode {self.mode!r}: choose from {', '.join(SAM_MODES)}.")
         if self.compressor is None and self._compresses:
             raise ValueError(
-                f"The mode {self.mode} needs a compressor of memory frames, such as the "
-                "network.compressor of rde: give it, or take stm, two-frames, gt or last."
+                f"The mode {self.mode} needs a compressor of memory frames: give the "
+                "network.compressor of rde, or use stm, two-frames, gt or last."
             )
 
     @property
@@ -299,7 +320,7 @@ class SamCompression(MemoryPolicy):
         if self.mode == "stm":
             self._evict(bank)
             bank.append(entry, frame_index, is_annotation=is_annotation)
-        else:  # the latest frame takes its turn
+        else:  # the latest frame replaces the one before
             bank.append(entry, frame_index, not is_first, is_annotation)
         if self._compresses:
             assert self.compressor is not None
@@ -312,15 +333,15 @@ class SamCompression(MemoryPolicy):
         if self.mode == "stm":
             return slots
         rows = bank.num_rows
-        first, latest = (
+        first, latest = (  # (G, P, CK) and (G, P, C) each
             Rows(slots.key[:, part], slots.value[:, part])
             for part in (slice(rows), slice(-rows, None))
         )
         is_updated = bank.num_slots > 1
         embedding = first
         if bank.embedding is not None:
-            embedding = bank.relative(bank.embedding.rows())
-        read = {
+            embedding = bank.prepare_rows(bank.embedding.rows())
+        parts = {
             "two-frames": [latest, first, first] if is_updated else [first],
             "gt": [first],
             "last": [latest],
@@ -330,7 +351,8 @@ class SamCompression(MemoryPolicy):
             "two-frames-compress": [embedding, latest, first, first] if is_updated else [first] * 2,
         }[self.mode]
         return slots._replace(
-            key=torch.cat([v.key for v in read], 1), value=torch.cat([v.value for v in read], 1)
+            key=torch.cat([part.key for part in parts], 1),
+            value=torch.cat([part.value for part in parts], 1),
         )
 
     def max_slots(self, num_frames: int) -> int:
@@ -338,10 +360,31 @@ class SamCompression(MemoryPolicy):
         return super().max_slots(num_frames) if self.mode == "stm" else 2
 
 
-# By the name on the command line (--memory).
+# Name of --memory -> policy.
 POLICIES: dict[str, type[MemoryPolicy]] = {
     "every_n": EveryN,
     "quality": QualityGated,
     "sam": SamCompression,
     "isogenous": IsogenousSampling,
 }
+
+
+def register_policy(name: str, policy: type[MemoryPolicy], options: Sequence[str]) -> None:
+    """Add a memory policy to --memory of all commands, from a plugin (docs/plugins.md).
+
+    Args:
+        options: options of the eval scripts that the policy takes as parameters of the same names,
+            such as mem_every.
+
+    Raises:
+        ValueError: there is a policy of this name, or an option or parameter is unknown.
+    """
+    if name in POLICIES:
+        raise ValueError(f"There already is a memory policy {name!r}: choose another name.")
+    owner = f"The memory policy {name!r}"
+    check_options(owner, options, memory_options())
+    absent = [option for option in options if option not in inspect.signature(policy).parameters]
+    if absent:
+        raise ValueError(f"{owner} has no parameter {', '.join(absent)}: add it to its class.")
+    POLICIES[name] = policy
+    POLICY_OPTIONS[name] = tuple(options)

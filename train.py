@@ -1,69 +1,64 @@
-"""Train a network: `python train.py --id NAME --stage 0`, alone or under torchrun."""
+"""Train a network: `python train.py --id NAME --stage 0`, in one process or under torchrun."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-import time
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
+
+from util.parse_settings import last_weights, parse_train
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse_train()
 
 import torch
 from torch.utils.data import DataLoader
 
 from datasets.clips import TrainingClips, start_worker
-from datasets.curriculum import find_data, stage_clips
+from datasets.curriculum import StageData, find_data, stage_clips
 from datasets.sampler import ClipBatches
 from datasets.static import PUBLISHED_SETS
 from model.start import start_network
-from model.trainer import Trainer, share_of_update
-from model.training_state import (
-    checkpoint_path,
-    find_newest,
-    mark_newest,
-    remove_leftovers,
-    resume,
-    save,
-)
+from model.trainer import Batch, Trainer, share_of_update
+from model.training_loop import run_training, start_log
+from model.training_state import pick_checkpoint, resume
 from util.devices import pick_device, pick_dtype
-from util.files import claimed
+from util.files import lock_folder
 from util.hyper_para import TrainSettings
-from util.logger import Meter, TrainLog
-from util.parse_settings import last_weights, parse_train
-from util.provenance import describe_run, write_environment
-from util.ranks import Ranks, from_main, join_ranks, leave_ranks, same_over_ranks, was_restarted
+from util.provenance import describe_run
+from util.ranks import Ranks, join_ranks, leave_ranks, run_on_main, same_over_ranks, was_restarted
 from util.signals import INTERRUPTED, StopRequest
 
-# Seconds that the workers of a killed run may hold its folder.
-_LOCK_PATIENCE = 15.0
+# Seconds for which the workers of a killed run may hold the lock of its folder.
+_LOCK_TIMEOUT = 15.0
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, build, run one stage after the other; returns the exit status."""
+    """Parse, build and train one stage after the other; return the exit status."""
     recipe = parse_train(argv)
     try:
         ranks = join_ranks(recipe[0].device)
-        data = find_data(recipe)
-        is_restart = was_restarted()  # of the same command, by torchrun --max-restarts
+        stages = find_data(recipe)
+        is_restart = was_restarted()  # by torchrun --max-restarts
         with StopRequest() as stop:
-            for settings, part in zip(recipe, data, strict=True):
-                if len(recipe) > 1 and from_main(partial(is_finished, settings, is_restart)):
+            for settings, data in zip(recipe, stages, strict=True):
+                if len(recipe) > 1 and run_on_main(partial(is_finished, settings, is_restart)):
                     if ranks.is_main:
-                        print(f"{settings.id} is finished: {last_weights(settings)} is there.")
+                        print(f"{settings.id} is finished: {last_weights(settings)} exists.")
                     continue
-                trainer = train_stage(settings, part, ranks, stop, is_restart)
+                trainer = train_stage(settings, data, ranks, stop, is_restart)
                 if trainer.must_stop:
                     return stop.status
     except (ValueError, OSError, FloatingPointError) as error:
-        # A loader's worker hands its error over as the last line of a traceback.
+        # The message of an error in a data loader's worker is the last line of a traceback.
         sentence = str(error).rpartition(f"\n{type(error).__name__}: ")[2].strip()
         print(f"train.py: error: {sentence}", file=sys.stderr)
         return 2
     except torch.OutOfMemoryError as error:
         print(
-            f"train.py: error: {str(error).splitlines()[0]} Give a smaller --batch_size (with "
-            "--global_batch an update stays as large), --crop_size or --num_frames.",
+            f"train.py: error: {str(error).splitlines()[0]} Give a smaller --batch_size (an update "
+            "keeps its size with --global_batch), --crop_size or --num_frames.",
             file=sys.stderr,
         )
         return 2
@@ -75,123 +70,82 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def is_finished(settings: TrainSettings, is_restart: bool) -> bool:
-    """Whether a stage of a recipe that goes on is done."""
-    goes_on = is_restart or settings.load_model == "auto"
-    return goes_on and last_weights(settings).exists()
+    """Return True if a resumed recipe has already finished this stage."""
+    is_resumed = is_restart or settings.load_model == "auto"
+    return is_resumed and last_weights(settings).exists()
 
 
 def train_stage(
-    settings: TrainSettings, data: list[Any], ranks: Ranks, stop: StopRequest, is_restart: bool
+    settings: TrainSettings, data: StageData, ranks: Ranks, stop: StopRequest, is_restart: bool
 ) -> Trainer:
-    """Build everything and train one stage to its end, or until it is asked to stop."""
+    """Build everything and train one stage to its end, or until a stop is requested."""
     device = pick_device(settings.device, ranks.local_rank)
-    # Scaled float16 training is not reliable on MPS.
+    # Training with scaled float16 gradients is not reliable on MPS.
     use_half = not settings.no_amp and device.type != "mps"
     dtype = pick_dtype(settings.precision, device, use_half)
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.benchmark = settings.benchmark
-    share, _ = share_of_update(settings, ranks.world_size)
-    clips = stage_clips(settings, data, share * ranks.world_size)
-    found = from_main(partial(pick_checkpoint, settings, is_restart))
-    network = start_network(settings, is_fresh=found is None)
-    trainer = Trainer(network, settings, describe_run(settings), device, dtype, ranks)
-    trainer.record |= {
+    clips_per_update = share_of_update(settings, ranks.world_size)[0] * ranks.world_size
+    clips = stage_clips(settings, data, clips_per_update)
+    checkpoint = run_on_main(partial(pick_checkpoint, settings, is_restart))
+    network = start_network(settings, is_fresh=checkpoint is None)
+    record = {
+        **describe_run(settings),
         "num_processes": ranks.world_size,
-        "clips_per_update": share * ranks.world_size,
+        "clips_per_update": clips_per_update,
         "num_samples": len(clips),
         "dataset_sizes": clips.sizes,
     }
+    trainer = Trainer(network, settings, record, device, dtype, ranks)
     torch.manual_seed(settings.seed + ranks.rank)  # dropout differs between processes
-    if found is not None:
-        path, notes = found
+    if checkpoint is not None:
+        path, problems = checkpoint
         resume(trainer, path)
-        for note in notes if ranks.is_main else ():
-            print(f"train.py: warning: {note}", file=sys.stderr)
-    if not same_over_ranks((trainer.iteration, trainer.record["dataset_sizes"], len(clips))):
-        raise ValueError(
-            "The processes see different checkpoints or data: have all nodes share one file "
-            "system for --save_dir, and give all of them the same data."
-        )
-    if trainer.iteration > settings.iterations:
-        raise ValueError(
-            f"{found and found[0]} is at iteration {trainer.iteration} already, but the run ends at "
-            f"--iterations {settings.iterations}: ask for more."
-        )
+        for problem in problems if ranks.is_main else ():
+            print(f"train.py: warning: {problem}", file=sys.stderr)
+    check_start(trainer, checkpoint[0] if checkpoint else "")
     if trainer.iteration == settings.iterations:
         if ranks.is_main:
-            print(f"{settings.id} is at iteration {trainer.iteration}: nothing is left to do.")
+            print(f"{settings.id} has finished all {trainer.iteration} iterations.")
         return trainer
     with contextlib.ExitStack() as stack:
+        log = None
         if ranks.is_main:
-            stack.enter_context(claimed(trainer.folder, _LOCK_PATIENCE))
-        log = start_log(trainer) if ranks.is_main else None
-        if log:
+            stack.enter_context(lock_folder(trainer.folder, _LOCK_TIMEOUT))
+            log = start_log(trainer)
             stack.callback(log.close)
-        run(trainer, clips, log, stop)
-    from_main(lambda: None)  # the next stage starts from what the main process has written by now
+            absent = [name for name in PUBLISHED_SETS if name not in clips.sizes]
+            if settings.stage == "0" and absent:
+                log.logger.info("absent static image data sets: %s", ", ".join(absent))
+        run_training(trainer, load_batches(trainer, clips), log, stop)
+    run_on_main(lambda: None)  # the next stage needs the files of the main process
     return trainer
 
 
-def pick_checkpoint(settings: TrainSettings, is_restart: bool) -> tuple[str, list[str]] | None:
-    """The checkpoint to resume from, if any, and warnings; for the main process to call.
+def check_start(trainer: Trainer, path: str) -> None:
+    """Check that all processes start alike and not after the last iteration.
 
-    A restart goes on from what this run has saved by now, else from where it started.
+    Args:
+        path: the checkpoint, if the run is resumed.
 
     Raises:
-        ValueError: a new run would overwrite another, or none of its checkpoints can be read.
+        ValueError: the processes differ, or the checkpoint is later than the last iteration.
     """
-    own = checkpoint_path(settings)
-    given = settings.load_model if settings.load_model != "auto" else ""
-    if given and own.exists() and Path(given).resolve().parent != own.resolve().parent:
+    record, settings = trainer.record, trainer.settings
+    if not same_over_ranks((trainer.iteration, record["dataset_sizes"], record["num_samples"])):
         raise ValueError(
-            f"There is a run {settings.id} already, which going on from {given} would mix with "
-            f"another: choose another --id, or remove {own.parent}."
+            "The processes have different checkpoints or data: all nodes must share one file "
+            "system for --save_dir and have the same data."
         )
-    if given and not is_restart:
-        return given, []
-    newest = find_newest(settings)
-    if newest is None:
-        return (given, []) if given else None
-    if not (is_restart or settings.load_model):
+    if trainer.iteration > settings.iterations:
         raise ValueError(
-            f"There is a run {settings.id} already. Go on with it by --load_model {own} (or "
-            f"--load_model auto), choose another --id, or remove {own.parent}."
+            f"{path} is at iteration {trainer.iteration}, but the run ends at --iterations "
+            f"{settings.iterations}: give a larger number."
         )
-    return str(newest[0]), newest[1]
 
 
-def start_log(trainer: Trainer) -> TrainLog:
-    """Open the run's folder and say what will be done."""
-    settings, record = trainer.settings, trainer.record
-    remove_leftovers(settings)
-    mark_newest(settings, trainer.iteration)
-    log = TrainLog(trainer.folder, trainer.iteration, settings.iterations)
-    write_environment(trainer.folder, record, trainer.iteration)
-    absent = [name for name in PUBLISHED_SETS if name not in record["dataset_sizes"]]
-    if settings.stage == "0" and absent:
-        log.logger.info("of the published static images, these are absent: %s", ", ".join(absent))
-    batch = record["clips_per_update"]
-    log.logger.info(
-        "run %s: %s %s, stage %s, commit %s, torch %s",
-        settings.id,
-        settings.method,
-        settings.size,
-        settings.stage,
-        record["git"],
-        record["torch"],
-    )
-    log.logger.info("data: %s, in a mixture of %d", record["dataset_sizes"], record["num_samples"])
-    log.logger.info(
-        "%d processes x %d passes x batch %d = %d clips an iteration, %d iterations, %.1f epochs, "
-        "lr %g, %s, %s", trainer.ranks.world_size, trainer.passes, trainer.share // trainer.passes, batch,
-        settings.iterations, settings.iterations * batch / record["num_samples"], settings.lr,
-        trainer.device, str(trainer.dtype).removeprefix("torch."),
-    )  # fmt: skip
-    return log
-
-
-def run(trainer: Trainer, clips: TrainingClips, log: TrainLog | None, stop: StopRequest) -> None:
-    """Train from the iteration of the trainer to the end."""
+def load_batches(trainer: Trainer, clips: TrainingClips) -> Iterator[Batch]:
+    """Load the batches of the remaining iterations."""
     settings, ranks = trainer.settings, trainer.ranks
     iterations = range(trainer.iteration, settings.iterations)
     loader = DataLoader(
@@ -202,39 +156,11 @@ def run(trainer: Trainer, clips: TrainingClips, log: TrainLog | None, stop: Stop
         num_workers=settings.num_workers,
         pin_memory=trainer.device.type == "cuda",
         worker_init_fn=start_worker,
-        # Of its own: starting the loader would otherwise advance the state that dropout draws from.
+        # By default, the loader would advance the random state that dropout uses.
         generator=torch.Generator(),
     )
-    meter = Meter()
-    before = time.perf_counter()
     for sample in loader:
-        got_data = time.perf_counter()
-        scalars, logits = trainer.step(
-            sample.images, sample.labels, sample.num_objects, sample.first_masks, bool(stop.asked)
-        )
-        it, is_last = (
-            trainer.iteration,
-            trainer.iteration == settings.iterations or trainer.must_stop,
-        )
-        done = time.perf_counter()
-        meter.add(scalars, got_data - before, done - got_data)
-        if it % settings.report_interval == 0 or is_last:
-            values = meter.means(trainer.average(meter.sums))
-            values["lr"] = trainer.rate
-            meter = Meter()
-            if log:
-                log.scalars(it, values)
-        if log and (it % settings.image_interval == 0 or is_last):
-            log.images(it, sample.images[-1], sample.labels[-1], logits[-1])
-        if it % settings.save_interval == 0 or is_last or it in settings.milestones:
-            save(trainer)
-        if log:
-            log.update(it)
-        if trainer.must_stop:
-            if log:
-                log.logger.info("stopped at %d; saved: the same with --load_model auto goes on", it)
-            return
-        before = time.perf_counter()
+        yield Batch(sample.images, sample.labels, sample.num_objects, sample.first_masks)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What all training data sets share: the sample, a frame's geometry, and reading it through that.
+"""Training samples: one clip of frames, its labels, and the geometry shared by all data sets.
 
-A training data set is indexed by (epoch, index), and a sample is a function of (seed, epoch, index)
-alone: no worker and no process holds random state that a resumed run would have to restore.
+A training data set is indexed by (epoch, index). A sample depends only on (seed, epoch, index), so
+a resumed run needs no random state of workers or processes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from datasets.transforms import sample_image, sample_labels, scaling
 from util.images import read_image
 from util.signals import leave_signals_to_main
 
-TRIES = 5  # for a first frame that shows an object
+MAX_TRIES = 5  # draws of a clip until its first frame shows an object
+
+# Lowest and highest target IoU between the perturbed and the true first mask. None disables it.
+Perturbation = tuple[float, float] | None
 
 
 class ClipSample(NamedTuple):
@@ -28,7 +31,7 @@ class ClipSample(NamedTuple):
 
     images: torch.Tensor  # (T, 3, H, W) uint8 RGB
     labels: torch.Tensor  # (T, H, W) uint8: 0 background, o object o
-    first_masks: torch.Tensor  # (O, H, W) uint8 in {0, 1}: frame 0 as it is to be remembered
+    first_masks: torch.Tensor  # (O, H, W) uint8 in {0, 1}: masks of frame 0 for the memory
     num_objects: int
     name: str
 
@@ -36,51 +39,52 @@ class ClipSample(NamedTuple):
 class TrainingClips(torch.utils.data.Dataset[ClipSample]):
     """A data set of clips, indexed by (epoch, index)."""
 
-    sizes: dict[str, int]  # images or videos of each data set in it
+    sizes: dict[str, int]  # number of images or videos by data set name
 
     def __len__(self) -> int:
         raise NotImplementedError
 
 
 class Geometry(NamedTuple):
-    """Where the pixels of an output frame come from; see datasets/transforms.py."""
+    """Map from source pixels to the pixels of an output frame; see datasets/transforms.py."""
 
     matrix: np.ndarray  # 3x3, source pixels -> output pixels
     displacement: np.ndarray | None = None  # (H, W, 2) float32
 
-    def see_image(self, image: np.ndarray, size: int) -> np.ndarray:
-        """(H, W, 3) uint8 -> (size, size, 3)."""
+    def warp_image(self, image: np.ndarray, size: int) -> np.ndarray:
+        """Warp an image (H, W, 3) uint8 to (size, size, 3)."""
         return sample_image(image, self.matrix, (size, size), self.displacement)
 
-    def see_labels(self, labels: np.ndarray, size: int) -> np.ndarray:
-        """(H, W) uint8 -> (size, size)."""
+    def warp_labels(self, labels: np.ndarray, size: int) -> np.ndarray:
+        """Warp labels (H, W) uint8 to (size, size)."""
         return sample_labels(labels, self.matrix, (size, size), self.displacement)
 
     @property
     def scale(self) -> float:
-        """Output pixels for each source pixel, along a side."""
+        """Output pixels per source pixel along one side."""
         return math.sqrt(abs(np.linalg.det(self.matrix[:2, :2])))
 
 
-def read_for(
+def read_reduced(
     path: Path, size: tuple[int, int], geometries: Sequence[Geometry]
 ) -> tuple[np.ndarray, list[Geometry]]:
-    """An image, decoded no larger than these geometries need it; and them from what was decoded.
+    """Decode an image at the smallest JPEG scale that the geometries allow.
 
     Args:
-        size: (H, W) of the whole image, which the geometries start from.
+        path: image file.
+        size: (H, W) of the full image, for which the geometries are defined.
+        geometries: the maps that will be applied to the image.
+
+    Returns:
+        The decoded image, (h, w, 3) uint8 RGB, and the geometries adapted to its size.
     """
     image = read_image(path, scale=max(geometry.scale for geometry in geometries))
     if image.shape[:2] == tuple(size):
         return image, [*geometries]
-    # A half, a quarter or an eighth exactly; only the last row and column are rounded up.
+    # The factor is exactly 2, 4 or 8; only the last row and column are rounded up.
     factor = 2 ** round(math.log2(max(size) / max(image.shape[:2])))
-    back = scaling(factor, factor)
-    return image, [Geometry(g.matrix @ back, g.displacement) for g in geometries]
-
-
-# Range of the IoU that a perturbed first mask has with the true one; None: it is the true one.
-Perturbation = tuple[float, float] | None
+    to_full_size = scaling(factor, factor)
+    return image, [Geometry(g.matrix @ to_full_size, g.displacement) for g in geometries]
 
 
 def make_sample(
@@ -88,17 +92,23 @@ def make_sample(
     images: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],
     num_objects: int,
-    num_slots: int,
+    max_objects: int,
     name: str,
     perturbation: Perturbation = None,
 ) -> ClipSample:
-    """T images (H, W, 3) and their labels (H, W), as the tensors of a sample.
+    """Stack T images and their labels into the tensors of a sample.
 
     Args:
-        num_objects: of this sample; num_slots: of any sample of the data set.
+        rng: generator of the perturbation.
+        images: T arrays (H, W, 3) uint8 RGB.
+        labels: T arrays (H, W) uint8.
+        num_objects: objects of this sample.
+        max_objects: O, the number of first masks of every sample of the data set.
+        name: name of the sample for messages.
+        perturbation: range of the target IoU of the first masks.
     """
-    stacked = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
-    masks = [(labels[0] == o).astype(np.uint8) for o in range(1, num_slots + 1)]
+    stacked = np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))  # (T, 3, H, W)
+    masks = [(labels[0] == o).astype(np.uint8) for o in range(1, max_objects + 1)]
     if perturbation:
         masks = [perturb_mask(rng, mask, *perturbation) for mask in masks]
     return ClipSample(
@@ -111,11 +121,14 @@ def make_sample(
 
 
 def mean_colour(image: np.ndarray) -> np.ndarray:
-    """(3,) mean of an (H, W, 3) image."""
+    """Mean colour (3,) of an image (H, W, 3)."""
     return np.array(cv2.mean(image)[:3])
 
 
 def start_worker(_: int) -> None:
-    """For a loader's workers: OpenCV's own threads would fight over the cores."""
+    """Prepare a data loader's worker process: one OpenCV thread, signals left to the main process.
+
+    The workers already use all cores, so threads of OpenCV would compete with them.
+    """
     cv2.setNumThreads(0)
     leave_signals_to_main()

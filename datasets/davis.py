@@ -1,4 +1,4 @@
-"""The DAVIS 2016 and 2017 benchmarks: every frame at 480p, objects given on the first frame.
+"""Readers of DAVIS 2016 and 2017: 480p frames, all objects annotated on the first frame.
 
 Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR
 2016; Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, arXiv:1704.00675.
@@ -24,18 +24,19 @@ def davis_2017(
     imset: str | None = None,
     shorter_side: int | None = None,
 ) -> list[Video]:
-    """The videos of a split of DAVIS 2017.
+    """Read the videos of a split of DAVIS 2017.
 
     Args:
-        root: the folder that holds trainval/ and test-dev/, the one above it (DAVIS, with 2017/
-            inside), or trainval/ or test-dev/ itself.
+        root: the folder with trainval/ and test-dev/, or its parent (with 2017/ inside), or
+            trainval/ or test-dev/ itself.
         split: "val", "test-dev" (or "testdev") or "train".
-        imset: another list of sequences, relative to the folder ImageSets, such as "2017/val.txt".
-        shorter_side: of the frames as they are segmented; None: as they are.
+        imset: list of sequences that replaces the split's, relative to the folder ImageSets, for
+            example "2017/val.txt".
+        shorter_side: shorter side of the segmented frames in pixels; None keeps the original size.
 
     Raises:
-        FileNotFoundError: a folder or the list is not where it is expected.
-        ValueError: an unknown split, or all that is wrong with the videos.
+        FileNotFoundError: a folder or the list is missing.
+        ValueError: the split is unknown, or videos are invalid; the message lists all problems.
     """
     base, listing = find_2017(root, split)
     if imset is not None:
@@ -44,65 +45,66 @@ def davis_2017(
 
 
 def davis_2016(root: Path, split: str = "val", shorter_side: int | None = None) -> list[Video]:
-    """The videos of a split of DAVIS 2016: one object each, label 255 in grey masks.
+    """Read the videos of a split of DAVIS 2016: one object each, label 255 in grey masks.
 
     Args:
-        root: the folder 2016/ with JPEGImages/ and Annotations/ inside, or the one above it. The
-            list is ImageSets/2016/val.txt beside them, or, as the published scripts have it,
+        root: the folder 2016/ with JPEGImages/ and Annotations/ inside, or its parent. The list of
+            sequences is ImageSets/2016/val.txt beside them or, as in the published scripts,
             ../2017/trainval/ImageSets/2016/val.txt.
-        split: "val" or "train". RDE's published command says "testdev", which DAVIS 2016 does not
-            have: that is taken for "val", with a warning.
-        shorter_side: of the frames as they are segmented; None: as they are.
+        split: "val" or "train". "testdev", which RDE's published command passes, does not exist in
+            DAVIS 2016: it prints a warning and reads "val".
+        shorter_side: shorter side of the segmented frames in pixels; None keeps the original size.
 
     Raises:
-        FileNotFoundError: a folder or the list is not where it is expected.
-        ValueError: no such split, or all that is wrong with the videos.
+        FileNotFoundError: a folder or the list is missing.
+        ValueError: the split is unknown, or videos are invalid; the message lists all problems.
     """
     if split in ("testdev", "test-dev"):
-        print("warning: DAVIS 2016 has no test-dev: its val is segmented.", file=sys.stderr)
+        print("warning: DAVIS 2016 has no test-dev split: val is segmented.", file=sys.stderr)
         split = "val"
     if split not in ("val", "train"):
-        raise ValueError(f"there is no split {split} of DAVIS 2016: choose from val, train")
+        raise ValueError(f"DAVIS 2016 has no split {split}: choose from val, train")
     return _read(*find_2016(root, split), is_binary=True, shorter_side=shorter_side)
 
 
 def find_2017(root: Path, split: str) -> tuple[Path, Path]:
-    """The folder of a split (with Annotations in it) and its list of sequences; see davis_2017."""
+    """Find the folder of a split, which contains Annotations, and its list of sequences.
+
+    Args and errors: see `davis_2017`.
+    """
     split = "test-dev" if split == "testdev" else split
     if split not in SPLITS:
-        raise ValueError(
-            f"there is no split {split} of DAVIS 2017: choose from {', '.join(SPLITS)}"
-        )
+        raise ValueError(f"DAVIS 2017 has no split {split}: choose from {', '.join(SPLITS)}")
     part = "test-dev" if split == "test-dev" else "trainval"
     base = _find_base(root, [root / part, root / "2017" / part, root], f"DAVIS 2017 {split}")
     return base, base / "ImageSets" / "2017" / f"{split}.txt"
 
 
 def find_2016(root: Path, split: str = "val") -> tuple[Path, Path]:
-    """The folder with Annotations in it, and the list of sequences; see davis_2016."""
+    """Find the folder that contains Annotations, and the list of sequences; see `davis_2016`."""
     base = _find_base(root, [root / "2016", root], "DAVIS 2016")
-    # Not `resolve`: 2016 may be a link, and the list stands beside the link.
-    above = Path(os.path.abspath(base)).parent
+    # 2016 may be a link. The list is next to the link, so `resolve` would miss it.
+    parent = Path(os.path.abspath(base)).parent
     name = Path("ImageSets", "2016", f"{split}.txt")
-    beside = above / "2017" / "trainval" / name
-    return base, base / name if (base / name).exists() else beside
+    published = parent / "2017" / "trainval" / name
+    return base, base / name if (base / name).exists() else published
 
 
 def read_sequences(list_path: Path) -> list[str]:
-    """The names in a list of sequences.
+    """Read the names in a list of sequences, without duplicates.
 
     Raises:
-        FileNotFoundError: the list is not there.
-        ValueError: it is empty.
+        FileNotFoundError: the list does not exist.
+        ValueError: the list is empty.
     """
     if not list_path.is_file():
         raise FileNotFoundError(
-            f"the list of sequences {list_path} does not exist: it comes with the DAVIS 2017 "
-            "download, under ImageSets"
+            f"the list of sequences {list_path} does not exist: copy it from ImageSets of the "
+            "DAVIS 2017 download"
         )
-    sequences = [*dict.fromkeys(list_path.read_text().split())]  # a name may stand there twice
+    sequences = [*dict.fromkeys(list_path.read_text().split())]
     if not sequences:
-        raise ValueError(f"the list {list_path} names no sequence: download it again")
+        raise ValueError(f"the list of sequences {list_path} is empty: download it again")
     return sequences
 
 
@@ -113,7 +115,7 @@ def _find_base(root: Path, candidates: list[Path], dataset: str) -> Path:
     expected = ", ".join(str(base / "Annotations") for base in candidates)
     raise FileNotFoundError(
         f"{dataset} is not in {root}: none of these folders exists: {expected}; "
-        "give the folder the dataset was unpacked to"
+        "give the folder that contains the unpacked data set"
     )
 
 
@@ -127,7 +129,7 @@ def _read(base: Path, list_path: Path, is_binary: bool, shorter_side: int | None
 
 
 def at_480p(folder: Path) -> Path:
-    """The 480p folder inside `folder`, or `folder` itself where there are no resolutions."""
+    """The 480p folder in `folder`, or `folder` itself if it has no folder for each resolution."""
     return folder / "480p" if (folder / "480p").is_dir() else folder
 
 
@@ -143,9 +145,10 @@ def _make(
     first_mask = masks_folder / FIRST_MASK
     if not first_mask.is_file():
         raise FileNotFoundError(
-            f"sequence {name} has no first mask: expected {first_mask}; download the annotations"
+            f"sequence {name} has no mask of its first frame: {first_mask} is missing; download "
+            "the annotations again"
         )
-    # The validation split comes with all masks: they tell when frames at the end are missing.
+    # val contains the masks of all frames. A mask without a frame reveals missing last frames.
     masks = masks_by_frame(frames, list_images(masks_folder))
     first_frame = next(index for index, path in masks.items() if path == first_mask)
     masks = {first_frame: first_mask}

@@ -1,28 +1,20 @@
-"""Published files, fetched from Google Drive: checked, extracted, and whole or absent."""
+"""Downloads of published files from Google Drive; an item is complete or absent."""
 
 from __future__ import annotations
 
 import argparse
 import errno
-import lzma
 import os
 import shutil
-import stat
 import sys
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Literal
+from pathlib import Path
+from typing import Literal
 
-import gdown
-import progressbar
-from gdown.exceptions import DownloadError
+from datasets.archives import extract, find_contents, is_archive, merge_folders
 
-MAX_WRAPPING = 3  # folders that an archive may wrap around the dataset's own folder
-# Failures of this machine rather than of the network: another way to download does not help.
+# Errors of this machine, not of the network: downloading by hand does not help.
 LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -30,10 +22,14 @@ LOCAL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPE
 class Item:
     """One published file.
 
-    name: what users call it. file_id: Google Drive's id. destination: below the root folder.
-    kind: "file", kept as it is; "folder", a Drive folder of files; "archive", extracted, whichever
-    folder in it holds `contents` becoming the destination; "part", an archive that is merged into
-    a destination shared with other parts.
+    Args:
+        name: name for users.
+        file_id: id on Google Drive.
+        destination: path relative to the root folder.
+        kind: "file" is stored as it is. "folder" is a Drive folder of files. "archive" is
+            extracted, and the folder in it that holds `contents` becomes the destination. "part"
+            is an archive that is merged into a destination shared with other parts.
+        contents: folders that the destination must contain.
     """
 
     name: str
@@ -44,6 +40,7 @@ class Item:
 
     @property
     def link(self) -> str:
+        """Web page of the item on Google Drive."""
         if self.kind == "folder":
             return f"https://drive.google.com/drive/folders/{self.file_id}"
         return f"https://drive.google.com/file/d/{self.file_id}/view"
@@ -53,7 +50,9 @@ Downloader = Callable[[Item, Path], object]
 
 
 def google_drive(item: Item, path: Path) -> None:
-    """Download an item to `path` with gdown; an interrupted file goes on where it stopped."""
+    """Download an item to `path` with gdown; resumes an interrupted file."""
+    import gdown  # takes half a second, too long for --help
+
     if item.kind == "folder":
         gdown.download_folder(id=item.file_id, output=str(path))
     else:
@@ -61,16 +60,22 @@ def google_drive(item: Item, path: Path) -> None:
 
 
 def fetch(item: Item, root: Path, downloader: Downloader = google_drive) -> bool:
-    """Bring one item to its place below `root`; False where it is there already.
+    """Download and extract one item below `root`.
 
-    Nothing appears at the destination before it is whole (of a part: video by video). An archive
-    that the user saved by hand at `archive_path` is used; it is removed after it was extracted.
+    The destination appears only when the item is complete; a part is merged video by video. An
+    archive that the user saved at `archive_path` is used instead of a download. Archives are
+    removed after extraction.
 
-    Raises ValueError with what to do: no network, quota used up, damaged or unsafe archive.
+    Returns:
+        False if the item was already there.
+
+    Raises:
+        ValueError: no network, exceeded quota, damaged or unsafe archive; the message says what to
+            do.
     """
     target = root / item.destination
     if is_present(item, root):
-        print(f"{item.name}: {target} is there already, skipped.")
+        print(f"{item.name}: {target} exists already, skipped.")
         return False
     path = archive_path(item, root)
     if path == target or not path.exists():
@@ -87,7 +92,11 @@ def fetch(item: Item, root: Path, downloader: Downloader = google_drive) -> bool
 def fetch_all(
     items: Sequence[Item], root: Path, downloader: Downloader = google_drive
 ) -> list[str]:
-    """Fetch what can be fetched; the sentences say what could not."""
+    """Fetch all items; failures do not stop the others.
+
+    Returns:
+        Error messages of the items that failed.
+    """
     failures = []
     for item in items:
         try:
@@ -98,13 +107,14 @@ def fetch_all(
 
 
 def is_present(item: Item, root: Path) -> bool:
-    """Whether an item is in its place, whole.
+    """Return True if the item is complete at its destination.
 
-    Raises ValueError where something else is in its place.
+    Raises:
+        ValueError: the destination contains something else.
     """
     target = root / item.destination
     if item.kind == "part":
-        return _done_mark(item, target).exists()
+        return _completion_marker(item, target).exists()
     if item.kind == "file":
         return target.is_file()
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
@@ -112,82 +122,67 @@ def is_present(item: Item, root: Path) -> bool:
     missing = [name for name in item.contents if not (target / name).exists()]
     if missing or not target.is_dir():
         raise ValueError(
-            f"{target} exists but has no {' and no '.join(missing)}; move it away, so that "
-            f"{item.name} can take its place, or complete it."
+            f"{target} exists but has no {' and no '.join(missing)}; complete it, or move it away "
+            f"and run this again to download {item.name}."
         )
     return True
 
 
 def archive_path(item: Item, root: Path) -> Path:
-    """Where the download of an item is stored: its destination, or an archive beside it."""
+    """Path at which the download of an item is stored: its destination, or an archive."""
     target = root / item.destination
     if item.kind == "part":
-        # Inside, since the folder may be a link to the one disk that has room.
+        # Inside the destination, which may be a link to a larger disk.
         return target / f"{item.name}.tar"
     if item.kind == "archive":
         return target.parent / f"{item.name}.zip"
     return target
 
 
-def extract(archive: Path, folder: Path) -> None:
-    """Write the regular files of a zip or tar below `folder`.
-
-    Raises ValueError for what is no archive, is damaged, or has a member that is a link or would
-    be written outside `folder`.
-    """
-    members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
-    widgets = [progressbar.Counter(), " files ", progressbar.Timer()]
-    try:
-        with progressbar.ProgressBar(max_value=progressbar.UnknownLength, widgets=widgets) as bar:
-            for count, (name, stream) in enumerate(members(archive), start=1):
-                path = folder / _inside(name, archive)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("wb") as output:
-                    shutil.copyfileobj(stream, output, 1 << 20)
-                bar.update(count)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(
-            f"{archive} is damaged or is no zip or tar archive ({reason}); delete it and run this "
-            "again."
-        ) from error
-
-
 def run(work: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Exit code of a download script: a user's mistake or a failure becomes a sentence and 2."""
+    """Run a download script; print errors as sentences.
+
+    Returns:
+        The exit status of `work`; 2 after an error, 130 after an interrupt.
+    """
     try:
         return work(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted; the same command goes on from here.", file=sys.stderr)
+        print("Interrupted. Run the same command again to resume.", file=sys.stderr)
         return 130
 
 
 def _download(item: Item, path: Path, downloader: Downloader) -> None:
+    from gdown.exceptions import DownloadError  # slow to import, see `google_drive`
+
     partial = path.with_name(f"{path.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     if partial.is_file():
-        # gdown keeps what it can resume under a name of its own, and takes a file here for whole.
+        # gdown stores resumable data under its own name. It would treat this file as complete.
         partial.unlink()
     try:
         downloader(item, partial)
     except (DownloadError, OSError) as error:
         if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
             reason = os.strerror(error.errno or 0)
-            raise ValueError(f"{item.name} could not be written to {path}: {reason}.") from error
-        raise ValueError(_by_hand(item, path, _reason(error))) from error
-    fault = _fault(item, partial)
-    if fault:
+            raise ValueError(
+                f"{item.name} could not be written to {path}: {reason}; free space there or check "
+                "its permissions, and run this again."
+            ) from error
+        raise ValueError(_manual_download(item, path, _reason(error))) from error
+    problem = _find_problem(item, partial)
+    if problem:
         if partial.is_file():
             partial.unlink()
-        raise ValueError(_by_hand(item, path, fault))
+        raise ValueError(_manual_download(item, path, problem))
     partial.replace(path)
 
 
-def _fault(item: Item, path: Path) -> str | None:
-    """What is wrong with a finished download: Google answers some refusals with a web page."""
+def _find_problem(item: Item, path: Path) -> str | None:
+    """Check a finished download; Google answers some refused requests with a web page."""
     if not path.exists():
         return "Google Drive sent nothing"
     if item.kind == "folder":
@@ -196,21 +191,20 @@ def _fault(item: Item, path: Path) -> str | None:
         with path.open("rb") as file:
             start = file.read(1)
         return "Google Drive sent a web page instead of the file" if start in (b"", b"<") else None
-    if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):
-        return None
-    return "what Google Drive sent is no archive"
+    return None if is_archive(path) else "Google Drive sent a file that is no archive"
 
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "too many users" in text.lower() or "quota" in text.lower():
-        return "Google's download quota for this file is exceeded for now"
+        return "Google's download quota for this file is exceeded at the moment"
     if isinstance(error, OSError):
         return f"no connection to Google Drive: {text[:160]}"
     return text[:300]
 
 
-def _by_hand(item: Item, path: Path, reason: str) -> str:
+def _manual_download(item: Item, path: Path, reason: str) -> str:
+    """Error message that explains how to download an item by hand."""
     save = f"save its files in the folder {path}" if item.kind == "folder" else f"save it as {path}"
     return (
         f"{item.name} could not be downloaded ({reason}). Open {item.link} in a browser, {save}, "
@@ -224,81 +218,22 @@ def _unpack(item: Item, archive: Path, target: Path) -> None:
     try:
         work.mkdir(parents=True)
         extract(archive, work)
-        found = _find(work, item.contents)
-        if found is None:
+        source = find_contents(work, item.contents)
+        if source is None:
             raise ValueError(
-                f"{archive} has no folder that holds {' and '.join(item.contents)}, so it is not "
+                f"{archive} has no folder with {' and '.join(item.contents)}, so it is not "
                 f"{item.name}; delete it and run this again."
             )
         if item.kind == "archive":
-            found.replace(target)
+            source.replace(target)
         else:
             for name in item.contents:
-                _merge(found / name, target / name)
-            _done_mark(item, target).touch()
+                merge_folders(source / name, target / name)
+            _completion_marker(item, target).touch()
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _done_mark(item: Item, target: Path) -> Path:
+def _completion_marker(item: Item, target: Path) -> Path:
+    """File that marks a part as extracted."""
     return target / f".{item.name}.done"
-
-
-def _find(folder: Path, contents: Sequence[str]) -> Path | None:
-    """The shallowest folder that holds all `contents`; archives wrap them differently."""
-    level = [folder]
-    for _ in range(MAX_WRAPPING):
-        for candidate in level:
-            if all((candidate / name).is_dir() for name in contents):
-                return candidate
-        level = [child for parent in level for child in sorted(parent.iterdir()) if child.is_dir()]
-    return None
-
-
-def _merge(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for child in list(source.iterdir()):
-        place = target / child.name
-        if child.is_dir() and place.is_dir():
-            _merge(child, place)
-        else:
-            child.replace(place)
-
-
-def _inside(name: str, archive: Path) -> PurePosixPath:
-    path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
-    if path.drive or path.root or ".." in path.parts:
-        raise ValueError(
-            f"{archive} is unsafe: its member {name} would be written outside the folder; delete "
-            "the archive and fetch it from its publisher."
-        )
-    return PurePosixPath(name)
-
-
-def _refuse_link(name: str, archive: Path) -> ValueError:
-    return ValueError(
-        f"{archive} is unsafe: its member {name} is a link or a device, and a dataset has files "
-        "only; delete the archive and fetch it from its publisher."
-    )
-
-
-def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with zipfile.ZipFile(archive) as file:
-        for info in file.infolist():
-            if stat.S_ISLNK(info.external_attr >> 16):
-                raise _refuse_link(info.filename, archive)
-            if not info.is_dir():
-                with file.open(info) as stream:
-                    yield info.filename, stream
-
-
-def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(archive) as file:
-        while (member := file.next()) is not None:
-            if not (member.isfile() or member.isdir()):
-                raise _refuse_link(member.name, archive)
-            stream = file.extractfile(member)
-            if stream is not None:
-                yield member.name, stream
-            # tarfile remembers every member: a gigabyte for the 1.6 million files of a BL30K part.
-            file.members = []  # type: ignore[attr-defined]

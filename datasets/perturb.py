@@ -1,4 +1,4 @@
-"""Masks that look as if a network had drawn them: RDE's perturbation of the first mask.
+"""Perturbation of the first mask, so that it resembles a predicted mask (RDE).
 
 Li et al., Recurrent Dynamic Embedding for Video Object Segmentation, CVPR 2022, section 3.4.
 """
@@ -8,30 +8,31 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-_MOST_ROUNDS = 250
-_RECTANGLES = 4  # a round
+_MAX_ROUNDS = 250
+_RECTANGLES_PER_ROUND = 4
 _SHAPES = (cv2.MORPH_RECT, cv2.MORPH_ELLIPSE, cv2.MORPH_CROSS)
 _FLIP_PROBABILITY = 0.1
 
 
 def perturb_mask(
-    rng: np.random.Generator, mask: np.ndarray, lowest: float, highest: float
+    rng: np.random.Generator, mask: np.ndarray, min_iou: float, max_iou: float
 ) -> np.ndarray:
-    """Dilate and erode random rectangles of a mask until it has drifted far enough.
+    """Dilate and erode random rectangles of a mask until its IoU falls below a random target.
 
     Args:
-        mask: (H, W) uint8 in {0, 1}; it stays as it is.
-        lowest, highest: the IoU with `mask` to fall below is drawn from between them.
+        rng: generator of all draws.
+        mask: (H, W) uint8 in {0, 1}; not modified.
+        min_iou, max_iou: range of the target IoU between the perturbed mask and `mask`.
 
     Returns:
-        (H, W) uint8 in {0, 1}; an empty mask comes back as it was.
+        (H, W) uint8 in {0, 1}; a copy of `mask` if it is empty.
     """
     perturbed = mask.copy()
     if not mask.any():
         return perturbed
-    target = rng.uniform(lowest, highest)
-    for _ in range(_MOST_ROUNDS):
-        for _ in range(_RECTANGLES):
+    target = rng.uniform(min_iou, max_iou)
+    for _ in range(_MAX_ROUNDS):
+        for _ in range(_RECTANGLES_PER_ROUND):
             _perturb_rectangle(rng, perturbed)
         union = np.count_nonzero(mask | perturbed)
         if np.count_nonzero(mask & perturbed) < target * union:
@@ -40,7 +41,10 @@ def perturb_mask(
 
 
 def _perturb_rectangle(rng: np.random.Generator, mask: np.ndarray) -> None:
-    """Dilate or erode one rectangle, in place; now and then its centre is flipped first."""
+    """Dilate or erode one random rectangle in place.
+
+    With probability 0.1 its centre pixel is inverted first.
+    """
     height, width = mask.shape
     top, left = int(rng.integers(height)), int(rng.integers(width))
     bottom, right = int(rng.integers(top, height)) + 1, int(rng.integers(left, width)) + 1

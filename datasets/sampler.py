@@ -1,4 +1,4 @@
-"""Which sample goes where: one endless stream of epochs, dealt out to the processes."""
+"""Batch sampler: one endless stream of epochs, split over the processes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Apart from the indices of samples, whose draws are keyed by (seed, epoch, index).
+# Seeds the order of an epoch in place of a sample index: samples are seeded by
+# (seed, epoch, index), and an index is always smaller.
 _ORDER = 2**32
 
 
 class ClipBatches:
-    """Batches of (epoch, index), the same global batches for any number of processes.
+    """Batches of (epoch, index); the global batches do not depend on the number of processes.
 
-    The stream runs through a fresh permutation of the data set in every epoch. Iteration i takes
-    the next `batch_size * world_size` of it, of which each rank takes its own stretch: two
-    processes with a batch of 4 see, between them, what one process with a batch of 8 sees.
+    The stream is a new permutation of the data set in every epoch. Iteration i takes the next
+    `batch_size * world_size` samples, and each rank takes a consecutive part of them: two processes
+    with a batch size of 4 share the samples of one process with a batch size of 8.
 
     Args:
         num_samples: length of the data set.
         batch_size: samples per process and iteration.
-        iterations: the half-open range to give, so that a resumed run goes on where it stopped.
+        iterations: half-open range of iterations; a resumed run starts at its next iteration.
+        rank: rank of this process.
+        world_size: number of processes.
+        seed: seed of the permutations.
     """
 
     def __init__(

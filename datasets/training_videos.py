@@ -1,4 +1,4 @@
-"""Annotated videos as short clips (stages 1 to 3): DAVIS, YouTube-VOS, BL30K."""
+"""Short clips drawn from annotated videos (stages 1 to 3): DAVIS, YouTube-VOS, BL30K."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from datasets.clips import (
-    TRIES,
+    MAX_TRIES,
     ClipSample,
     Geometry,
     Perturbation,
     TrainingClips,
     make_sample,
     mean_colour,
-    read_for,
+    read_reduced,
 )
 from datasets.transforms import (
     Jitter,
@@ -35,24 +35,26 @@ from datasets.video_list import TrainingVideo
 from util.images import image_size, load_image
 from util.masks import labels_of, read_mask
 
-NUM_SLOTS = 2  # objects of a clip at most
+MAX_OBJECTS = 2  # per clip
 _SHARED_JITTER = Jitter(0.1, 0.03, 0.03, grey_probability=0.05)
-_OWN_JITTER = Jitter(0.01, 0.01, 0.01)
-_CROP_RATIO = (3 / 4, 4 / 3)
-# More labels than this in one crop are no objects, but blended edges.
-_MOST_LABELS = 64
+_FRAME_JITTER = Jitter(0.01, 0.01, 0.01)
+_CROP_RATIO = (3 / 4, 4 / 3)  # range of width / height
+# A crop with more labels has interpolated edges.
+_MAX_LABELS = 64
 
 
 @dataclass(frozen=True)
 class VideoSet:
-    """Videos of one data set, and how clips are drawn from them.
+    """Videos of one data set and the options for drawing clips from them.
 
     Args:
-        repeats: how often the mixture holds each video.
-        jumps: how far apart frames are, in place of the run's.
-        jump_divisor: 5 where every fifth frame is annotated, so that frames lie as far apart.
-        smallest_crop: least share of a frame's area that a clip shows.
-        is_cluttered: leave out objects too small to follow, as BL30K has.
+        name: name of the data set.
+        videos: its videos.
+        repeats: repetitions of each video in the mixture.
+        jumps: jumps that replace those of the run's schedule; empty keeps the schedule's.
+        jump_divisor: divisor of the jumps; 5 for data sets with every fifth frame annotated.
+        min_crop_area: smallest crop, as a share of the frame's area.
+        skips_small_objects: leave out objects that are too small on the first frame (BL30K).
     """
 
     name: str
@@ -60,17 +62,18 @@ class VideoSet:
     repeats: int = 1
     jumps: Sequence[int] = ()
     jump_divisor: int = 1
-    smallest_crop: float = 0.36
-    is_cluttered: bool = False
+    min_crop_area: float = 0.36
+    skips_small_objects: bool = False
 
 
 @dataclass(frozen=True)
 class JumpSchedule:
-    """Most frames between neighbours of a clip, by the share of the epochs done (MiVOS, STCN).
+    """Largest distance between consecutive frames of a clip, by training progress (MiVOS, STCN).
 
     Args:
-        jumps: one after the other; fractions: shares of the epochs at which the next one holds.
-        num_epochs: of the whole run.
+        jumps: distances in frames, in order of use.
+        fractions: shares of the epochs at which the next distance starts.
+        num_epochs: epochs of the whole run.
     """
 
     jumps: Sequence[int]
@@ -78,20 +81,21 @@ class JumpSchedule:
     num_epochs: int
 
     def at(self, epoch: int) -> int:
-        """The jump in an epoch (from 0)."""
+        """Return the jump of an epoch (from 0)."""
         starts = [round(self.num_epochs * fraction) for fraction in self.fractions]
         return self.jumps[bisect.bisect_right(starts, epoch)]
 
 
 class VideoClips(TrainingClips):
-    """Clips of one or two objects of annotated videos.
+    """Clips with one or two objects, drawn from annotated videos.
 
     Args:
-        sets: the mixture.
-        jumps: how far apart frames are.
-        crop_size: side of the square clips in pixels (384 as published).
-        num_frames: T.
-        perturbation: of the first masks, as they are to be remembered.
+        sets: data sets of the mixture.
+        jumps: schedule of the distances between frames.
+        crop_size: side of the square clips in pixels (published: 384).
+        num_frames: T, frames per clip.
+        seed: seed of all draws.
+        perturbation: range of the target IoU of the perturbed first masks; None disables it.
     """
 
     def __init__(
@@ -118,48 +122,54 @@ class VideoClips(TrainingClips):
     def __getitem__(self, key: tuple[int, int]) -> ClipSample:
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
-        which = bisect.bisect_right(self._ends, index)
-        videos = self.sets[which]
-        start = self._ends[which] - len(videos.videos) * videos.repeats
+        set_index = bisect.bisect_right(self._ends, index)
+        videos = self.sets[set_index]
+        start = self._ends[set_index] - len(videos.videos) * videos.repeats
         video = videos.videos[(index - start) % len(videos.videos)]
         names = video.names
         schedule = replace(self.jumps, jumps=videos.jumps) if videos.jumps else self.jumps
         jump = max(schedule.at(epoch) // videos.jump_divisor, 1)
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             drawn = [names[i] for i in draw_frames(rng, len(names), jump, self.num_frames)]
             masks = {name: read_labels(video.mask_path(name)) for name in {*drawn}}
             size = masks[drawn[0]].shape
             if len({mask.shape for mask in masks.values()}) > 1:
-                raise ValueError(f"The masks of {video.masks} differ in size: make them alike.")
-            geometries = self._draw_geometries(rng, size[0], size[1], videos.smallest_crop)
-            seen = [
-                geometry.see_labels(masks[name], self.crop_size)
+                raise ValueError(
+                    f"The masks in {video.masks} have different sizes: save them at the size of "
+                    "their frames."
+                )
+            geometries = self._draw_geometries(rng, size[0], size[1], videos.min_crop_area)
+            warped = [
+                geometry.warp_labels(masks[name], self.crop_size)
                 for geometry, name in zip(geometries, drawn, strict=True)
             ]
-            objects = labels_of(seen[0])
-            if len(objects) > _MOST_LABELS:
+            objects = labels_of(warped[0])
+            if len(objects) > _MAX_LABELS:
                 raise ValueError(
                     f"The mask {video.mask_path(drawn[0])} has {len(objects)} labels: it looks "
                     "anti-aliased; save it with nearest-neighbour resizing."
                 )
-            if videos.is_cluttered:
-                objects = [o for o in objects if _is_worth_following(o, seen)]
+            if videos.skips_small_objects:
+                objects = [o for o in objects if _is_large_enough(o, warped)]
             if objects:
                 break
-        chosen = [int(o) for o in rng.permutation(objects)[:NUM_SLOTS]]
+        chosen = [int(o) for o in rng.permutation(objects)[:MAX_OBJECTS]]
         remap = np.zeros(256, np.uint8)
         remap[chosen] = range(1, len(chosen) + 1)
         images = self._read_images(rng, video, drawn, size, geometries)
-        labels = [remap[mask] for mask in seen]
-        num_objects, source = max(len(chosen), 1), f"{videos.name}/{video.name}"
-        return make_sample(rng, images, labels, num_objects, NUM_SLOTS, source, self.perturbation)
+        labels = [remap[mask] for mask in warped]
+        num_objects, name = max(len(chosen), 1), f"{videos.name}/{video.name}"
+        return make_sample(rng, images, labels, num_objects, MAX_OBJECTS, name, self.perturbation)
 
     def _draw_geometries(
-        self, rng: np.random.Generator, height: int, width: int, smallest: float
+        self, rng: np.random.Generator, height: int, width: int, min_area: float
     ) -> list[Geometry]:
-        """Of T frames: flip and crop are shared by all, the affine map is each frame's own."""
+        """Draw the maps of T frames.
+
+        All frames share a flip and a crop. Rotation and shear are drawn for each frame.
+        """
         side = self.crop_size
-        top, left, crop_height, crop_width = draw_crop(rng, height, width, smallest)
+        top, left, crop_height, crop_width = draw_crop(rng, height, width, min_area)
         shared = scaling(side / crop_width, side / crop_height) @ translation(-left, -top)
         if rng.random() < 0.5:
             shared = shared @ flip(width)
@@ -177,33 +187,41 @@ class VideoClips(TrainingClips):
         size: tuple[int, int],
         geometries: Sequence[Geometry],
     ) -> list[np.ndarray]:
-        """The frames, each through its geometry and colours: (S, S, 3) uint8."""
+        """Read T frames and apply their geometries and colour changes: (S, S, 3) uint8 each."""
         images: list[np.ndarray] = []
         shared: np.ndarray | None = None
-        for name, whole in zip(names, geometries, strict=True):
+        for name, full_geometry in zip(names, geometries, strict=True):
             path = video.frame_path(name)
-            found = image_size(path)
-            if found != size:
+            frame_size = image_size(path)
+            if frame_size != size:
                 raise ValueError(
-                    f"The frame {path} is {found[1]}x{found[0]}, but its mask is "
-                    f"{size[1]}x{size[0]}: they must be of one size."
+                    f"The frame {path} is {frame_size[1]}x{frame_size[0]}, but its mask is "
+                    f"{size[1]}x{size[0]}: save both at the same size."
                 )
-            image, (geometry,) = read_for(path, size, [whole])
+            image, (geometry,) = read_reduced(path, size, [full_geometry])
             mean = mean_colour(image)
             if shared is None:
                 shared = draw_colour(rng, _SHARED_JITTER, mean)
-            own = draw_colour(rng, _OWN_JITTER, shared @ np.append(mean, 1))
-            frame = geometry.see_image(image, self.crop_size)
+            own = draw_colour(rng, _FRAME_JITTER, shared @ np.append(mean, 1))
+            frame = geometry.warp_image(image, self.crop_size)
             images.append(apply_colour(frame, compose_colour(shared, own)))
         return images
 
 
 def draw_frames(rng: np.random.Generator, length: int, jump: int, num_frames: int = 3) -> list[int]:
-    """Indices of a clip's frames, forwards or backwards: with J = min(length, jump),
+    """Draw the frame indices of a clip, in forward or backward order.
 
-    - the first is uniform in [0, length - J], for more than 3 frames in [0, max(J // 2,
-      length - J * num_frames)], so that there is room for all;
-    - each next one lies 1 to J + 1 further on, and the k-th at most at length - J // k.
+    With J = min(length, jump):
+
+    - The first index is uniform in [0, length - J]. With more than 3 frames, it is uniform in
+      [0, max(J // 2, length - J * num_frames)], which leaves room for the others.
+    - Each further index is 1 to J + 1 larger. Index k is at most length - J // k.
+
+    Args:
+        rng: generator of all draws.
+        length: frames of the video.
+        jump: largest distance between consecutive frames.
+        num_frames: T, number of indices.
     """
     jump = min(length, jump)
     last_start = length - jump
@@ -217,14 +235,18 @@ def draw_frames(rng: np.random.Generator, length: int, jump: int, num_frames: in
 
 
 def draw_crop(
-    rng: np.random.Generator, height: int, width: int, smallest: float
+    rng: np.random.Generator, height: int, width: int, min_area: float
 ) -> tuple[int, int, int, int]:
-    """torchvision's RandomResizedCrop: (top, left, height, width) of a part of the frame.
+    """Draw a crop as torchvision's RandomResizedCrop does.
 
-    Its area is uniform in [smallest, 1] of the frame's, its ratio log-uniform in [3/4, 4/3].
+    The area is uniform in [min_area, 1] of the frame's area. The aspect ratio is log-uniform in
+    [3/4, 4/3].
+
+    Returns:
+        (top, left, height, width) of the crop in pixels.
     """
     for _ in range(10):
-        area = height * width * rng.uniform(smallest, 1)
+        area = height * width * rng.uniform(min_area, 1)
         ratio = math.exp(rng.uniform(*np.log(_CROP_RATIO)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
@@ -234,15 +256,18 @@ def draw_crop(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _is_worth_following(label: int, masks: Sequence[np.ndarray]) -> bool:
-    """STCN's rule for BL30K: no object under 10x10 pixels on the first frame, and under 30x30 only
-    where it stays under 20x20 on the next two."""
+def _is_large_enough(label: int, masks: Sequence[np.ndarray]) -> bool:
+    """STCN's rule for objects of BL30K.
+
+    An object needs more than 30x30 pixels on the first frame. More than 10x10 pixels are enough if
+    it has fewer than 20x20 pixels on the next two frames.
+    """
     sizes = [int(np.count_nonzero(mask == label)) for mask in masks[:3]]
     return sizes[0] > 900 or (sizes[0] > 100 and max(sizes[1:]) < 400)
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Labels (H, W) uint8 of a video's mask: palette indices or grey values."""
+    """Read the labels (H, W) uint8 of a video's mask: palette indices or grey values."""
     mask = load_image(path, "mask")
     if mask.mode in ("P", "L"):
         return np.array(mask)

@@ -1,7 +1,7 @@
-"""Augmentation: all geometry of a frame composed into one map and sampled once; colour likewise.
+"""Augmentation: a frame is resampled once and its colours are transformed once.
 
-Geometry is a 3x3 matrix from source pixels to output pixels, colour a 3x4 matrix on RGB. Composing
-them costs nothing, so a frame is resampled once and multiplied once, whatever was drawn.
+A geometric transform is a 3x3 matrix from source pixels to output pixels. A colour transform is a
+3x4 matrix on RGB. All transforms of a frame are multiplied into one matrix of each kind.
 """
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ import cv2
 import numpy as np
 from tps import ThinPlateSpline
 
-# Fill outside the image: the ImageNet mean, so that it is zero after normalisation.
+# Fill value outside the image: the ImageNet mean, which becomes zero after normalisation.
 MEAN_COLOUR = (124, 116, 104)
 
 _GREY = np.array([0.299, 0.587, 0.114])
-# RGB <-> YIQ, in which a turn of the last two axes turns the hue and keeps the brightness.
+# RGB <-> YIQ. A rotation of the last two axes changes the hue and keeps the brightness.
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
-# A thin-plate spline is smooth: it is evaluated on a grid this much coarser than the image.
+# A thin-plate spline is smooth, so it is evaluated on a grid with this stride in pixels.
 _SPLINE_STRIDE = 12
 
 
 def translation(x: float, y: float) -> np.ndarray:
-    """Move by (x, y) pixels."""
+    """Translate by (x, y) pixels."""
     return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
 
 
 def scaling(x: float, y: float) -> np.ndarray:
-    """Scale about the corner of the image (pixel centres lie at half-integers)."""
-    # Pixel i covers [i, i+1): its centre i + 0.5 goes to (i + 0.5) * scale.
+    """Scale by factors (x, y) about the top left corner of the image."""
+    # Pixel i covers [i, i+1): its centre i + 0.5 is mapped to (i + 0.5) * scale.
     return translation(-0.5, -0.5) @ np.diag([x, y, 1.0]) @ translation(0.5, 0.5)
 
 
 def flip(width: int) -> np.ndarray:
-    """Mirror left and right."""
+    """Flip horizontally."""
     return np.array([[-1.0, 0, width - 1], [0, 1, 0], [0, 0, 1]])
 
 
 def affine(
     width: float, height: float, degrees: float = 0, scale: float = 1, shear: float = 0
 ) -> np.ndarray:
-    """Rotate, scale and shear (both angles in degrees) about the image's centre."""
+    """Rotate, scale and shear about the centre of the image; both angles are in degrees."""
     angle, slant = math.radians(degrees), math.radians(shear)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     linear = np.eye(3)
-    linear[:2, :2] = scale * turn @ np.array([[1, -math.tan(slant)], [0, 1]])
+    linear[:2, :2] = scale * rotation @ np.array([[1, -math.tan(slant)], [0, 1]])
     x, y = (width - 1) / 2, (height - 1) / 2
     return translation(x, y) @ linear @ translation(-x, -y)
 
@@ -58,14 +58,17 @@ def sample_image(
     size: tuple[int, int],
     displacement: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The image seen through a map, bicubic.
+    """Warp an image with bicubic interpolation.
 
     Args:
         image: (H, W, 3) uint8.
-        matrix: 3x3, source pixels -> output pixels, affine.
+        matrix: 3x3 affine matrix, source pixels -> output pixels.
         size: (height, width) of the output.
-        displacement: (height, width, 2) float32, added to the output's pixels first; see
-            `spline_displacement`.
+        displacement: (height, width, 2) float32 offsets (x, y), added to the output positions
+            before the inverse of `matrix` maps them to the source; see `spline_displacement`.
+
+    Returns:
+        (height, width, 3) uint8; pixels outside the image are `MEAN_COLOUR`.
     """
     image, matrix = _shrink(image, matrix)
     return _sample(image, matrix, size, displacement, cv2.INTER_CUBIC, MEAN_COLOUR)
@@ -77,7 +80,10 @@ def sample_labels(
     size: tuple[int, int],
     displacement: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A label map (H, W) uint8 seen through the same map, nearest; outside is background."""
+    """Warp labels (H, W) uint8 with nearest-neighbour interpolation; see `sample_image`.
+
+    Pixels outside the image are background.
+    """
     return _sample(labels, matrix, size, displacement, cv2.INTER_NEAREST, 0)
 
 
@@ -104,7 +110,13 @@ def _sample(
 
 
 def _shrink(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Halve an image (by area) while the map would shrink it to under half: no aliasing."""
+    """Halve an image by area averaging until the map scales it by at least 0.5.
+
+    This avoids aliasing.
+
+    Returns:
+        The smaller image and the matrix adapted to it.
+    """
     scale = math.sqrt(abs(np.linalg.det(matrix[:2, :2])))
     while scale < 0.5 and min(image.shape[:2]) >= 4:
         height, width = image.shape[0] // 2, image.shape[1] // 2
@@ -118,10 +130,13 @@ def _shrink(image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def spline_displacement(
     rng: np.random.Generator, size: tuple[int, int], num_points: int = 12, sigma: float = 0.02
 ) -> np.ndarray:
-    """A thin-plate-spline warp: random control points move by a normal distribution.
+    """Draw a thin-plate-spline warp: uniform control points with normally distributed shifts.
 
     Args:
-        size: (height, width); `sigma` is in units of them.
+        rng: generator of all draws.
+        size: (height, width) of the output in pixels.
+        num_points: number of control points.
+        sigma: standard deviation of the shifts, as a share of height and width.
 
     Returns:
         (height, width, 2) float32: x and y displacements in pixels.
@@ -132,7 +147,7 @@ def spline_displacement(
     rows, columns = math.ceil(height / _SPLINE_STRIDE), math.ceil(width / _SPLINE_STRIDE)
     x, y = np.meshgrid((np.arange(columns) + 0.5) / columns, (np.arange(rows) + 0.5) / rows)
     grid = np.stack([x.ravel(), y.ravel()], 1)
-    # Output positions look up their source, so the spline runs from moved points back.
+    # The warp needs the source of each output position: the spline maps moved points back.
     shift = ThinPlateSpline().fit(moved, points).transform(grid) - grid
     shift = (shift.reshape(rows, columns, 2) * (width, height)).astype(np.float32)
     return cv2.resize(shift, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -140,7 +155,11 @@ def spline_displacement(
 
 @dataclass(frozen=True)
 class Jitter:
-    """Ranges of random colour changes: factors 1 +- range, hue in turns +- range."""
+    """Ranges of random colour changes.
+
+    Brightness, contrast and saturation are factors in 1 +- range. Hue is a rotation in +- range, in
+    full turns. grey_probability is the probability of a grey image.
+    """
 
     brightness: float = 0
     contrast: float = 0
@@ -150,31 +169,31 @@ class Jitter:
 
 
 def draw_colour(rng: np.random.Generator, jitter: Jitter, mean: np.ndarray) -> np.ndarray:
-    """Draw a 3x4 colour matrix; `mean` (3,) is the mean colour of the image it will meet."""
+    """Draw a 3x4 colour matrix for an image whose mean colour is `mean` (3,)."""
     brightness, contrast, saturation = (
         rng.uniform(1 - r, 1 + r) for r in (jitter.brightness, jitter.contrast, jitter.saturation)
     )
-    turn = rng.uniform(-jitter.hue, jitter.hue) * 2 * math.pi
+    angle = rng.uniform(-jitter.hue, jitter.hue) * 2 * math.pi
     if rng.random() < jitter.grey_probability:
-        saturation, turn = 0.0, 0.0
+        saturation, angle = 0.0, 0.0
     hue = np.eye(3)
-    hue[1:, 1:] = [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
+    hue[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
     matrix = np.zeros((3, 4))
     matrix[:, :3] = _FROM_YIQ @ hue @ _TO_YIQ
     matrix[:, :3] @= saturation * np.eye(3) + (1 - saturation) * np.outer(np.ones(3), _GREY)
     matrix[:, :3] *= brightness * contrast
-    # Contrast turns about the mean grey of the brightened image.
+    # Contrast scales the distance to the mean grey value of the brightened image.
     matrix[:, 3] = (1 - contrast) * brightness * float(_GREY @ mean)
     return matrix
 
 
 def compose_colour(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The 3x4 matrix that does `first`, then `second`."""
+    """Compose two 3x4 colour matrices; `first` is applied first."""
     matrix = second[:, :3] @ first
     matrix[:, 3] += second[:, 3]
     return matrix
 
 
 def apply_colour(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB through a 3x4 matrix, clipped to 0..255."""
+    """Apply a 3x4 colour matrix to an image (H, W, 3) uint8 RGB; values are clipped to 0..255."""
     return cv2.transform(image, matrix)

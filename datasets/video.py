@@ -1,6 +1,6 @@
-"""A video to segment: its frames, decoded one at a time, and the masks its objects start from.
+"""A video to segment: its frames, decoded one at a time, and its annotations.
 
-The readers (davis, youtube, generic) differ only in how they make a `Video`.
+The readers (davis, youtube, generic) return `Video` objects.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from util.frames import Frame
 from util.images import image_size, read_image, resize_image, working_size
 from util.masks import colour_palette, labels_of, read_mask, resize_labels
 
-# The value of the one object in binary masks, as DAVIS 2016 has it.
+# Label of the object in binary masks, as in DAVIS 2016.
 BINARY_LABEL = 255
 MAX_PROBLEMS_SHOWN = 10
 
 
 class ProblemsError(ValueError):
-    """Everything found wrong with some input, so that it can be mended in one go."""
+    """All problems of an input in one error, so that the user can correct them together."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         assert problems
@@ -44,23 +44,23 @@ class ProblemsError(ValueError):
 
 
 class Video:
-    """The frames of one video and the objects to follow through them.
+    """The frames of one video and the annotations of its objects.
 
-    `video[i]` decodes frame i: it holds no state and may be called from any thread. An object is
-    taken from the first mask that shows it; on later masks its label is ignored, unless they are
-    there to correct it.
+    `video[i]` decodes frame i. It keeps no state and may be called from any thread. An object is
+    annotated by the first mask that contains it. Later masks of the same label are ignored, unless
+    the video takes corrections.
 
     Attributes:
         name: folder name of the video.
-        size: (H, W) of its frames on disk, which the written masks have.
-        working_size: (h, w) that frames are given in.
-        labels: all objects, ascending.
-        palette: 768 bytes, of the first mask that has one; None where all masks are grey.
+        size: (H, W) of the frames on disk and of the written masks.
+        working_size: (h, w) of the decoded frames.
+        labels: labels of all objects, ascending.
+        palette: 768 bytes from the first mask with a palette; None if all masks are grey.
         frame_names: file stems in order.
-        annotated_labels: the labels taken from the mask of a frame, by frame index; no empty lists.
+        annotated_labels: labels taken from each mask, by index of its frame; never an empty list.
         first_frame: index of the first annotation. Frames before it have empty masks.
-        required_frames: indices of the frames of which a mask is wanted.
-        fps: frames a second, of the overlay video.
+        required_frames: indices of the frames whose masks the output needs.
+        fps: frames per second of the overlay video.
     """
 
     fps = 24.0
@@ -75,20 +75,21 @@ class Video:
         is_binary: bool = False,
         takes_corrections: bool = False,
     ) -> None:
-        """Check everything that can be checked without decoding the frames.
+        """Check names and masks; frames are checked when they are decoded.
 
         Args:
             name: folder name of the video.
             frames: image files in order, at least one.
-            masks: mask files by index of their frame.
-            required: file stems of the frames of which a mask is wanted; None: all of them.
-            shorter_side: of the working size, in pixels; None: the frames' own size.
-            is_binary: every non-zero value of a mask is the same object, BINARY_LABEL, in grey.
-            takes_corrections: take all objects from all masks, the known ones too.
+            masks: mask files by frame index.
+            required: stems of the frames whose masks the output needs; None requires all.
+            shorter_side: shorter side of the working size in pixels; None keeps the original size.
+            is_binary: all non-zero values of a mask belong to one object, labelled BINARY_LABEL.
+            takes_corrections: take all objects of every mask instead of new objects only.
 
         Raises:
-            ValueError: no mask, a mask that `read_mask` refuses or whose size is not the frames',
-                two frames of one name, a required frame that is missing, an unreadable first frame.
+            ValueError: there is no mask, a mask is invalid or has another size than the frames, two
+                frames have the same name, a required frame is missing, or the first frame cannot be
+                read.
         """
         self.name = name
         self.frame_names = [path.stem for path in frames]
@@ -98,7 +99,7 @@ class Video:
         self._takes_corrections = takes_corrections
         if not masks:
             raise ValueError(
-                f"video {name} has no mask: give one of the frame its objects start on"
+                f"video {name} has no mask: add one of the frame on which its objects first appear"
             )
         self._check_names(required)
         self.required_frames = frozenset(
@@ -124,7 +125,7 @@ class Video:
 
         Raises:
             IndexError: `index` is not in [0, len).
-            ValueError: the file is damaged, or has another size than the first frame.
+            ValueError: the file is damaged, or its size differs from the first frame's.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"video {self.name} has {len(self)} frames, there is no frame {index}")
@@ -134,7 +135,7 @@ class Video:
             raise ValueError(
                 f"frame {self._frames[index]} is {width}x{height} (width x height), but the first "
                 f"frame {self._frames[0].name} is {self.size[1]}x{self.size[0]}: "
-                "all frames of a video need the same size"
+                "save all frames of a video at the same size"
             )
         return Frame(
             index=index,
@@ -145,20 +146,23 @@ class Video:
         )
 
     def _measure(self) -> tuple[int, int]:
-        """(H, W) of the frames."""
+        """Size (H, W) of the frames."""
         return image_size(self._frames[0])
 
     def _decode(self, index: int) -> np.ndarray:
-        """A frame as it is on disk, (H, W, 3) uint8 RGB."""
+        """Decode a frame at its original size, (H, W, 3) uint8 RGB."""
         return read_image(self._frames[index])
 
     def _list_frames(self) -> Iterator[str]:
-        """What tells these frames from others."""
+        """Lines that identify the frames for `digest`."""
         return (f"{path.name} {path.stat().st_size}" for path in self._frames)
 
     @functools.cached_property
     def digest(self) -> str:
-        """Another one when frames come, go or change (their sizes tell), or when masks change."""
+        """SHA-256 of frame names, frame file sizes, mask files and the working size.
+
+        It changes when frames are added, removed or replaced, or when masks change.
+        """
         digest = hashlib.sha256()
         for line in self._list_frames():
             digest.update(f"{line}\n".encode(errors="surrogateescape"))
@@ -172,26 +176,26 @@ class Video:
 
     def _check_names(self, required: Collection[str] | None) -> None:
         folder = self._frames[0].parent
-        known = Counter(self.frame_names)
+        counts = Counter(self.frame_names)
         problems = [
-            f"frame {name} stands {count} times in {folder}, as files of different kinds: keep one"
-            for name, count in known.items()
+            f"frame {name} exists {count} times in {folder}, with different file types: keep one"
+            for name, count in counts.items()
             if count > 1
         ]
         problems += [
-            f"frame {name} of video {self.name} is missing in {folder}, but a mask of it is "
-            "wanted: copy or extract the frames again"
+            f"frame {name} of video {self.name} is missing in {folder}, but the output needs its "
+            "mask: copy or extract the frames again"
             for name in sorted(required or ())
-            if name not in known
+            if name not in counts
         ]
         if problems:
             raise ProblemsError(problems)
 
     def _scan_masks(self) -> tuple[dict[int, list[int]], bytes | None]:
-        """Which objects are taken from which frame, and the palette; reads every mask once."""
+        """Find the labels taken from each mask, and the palette; reads every mask once."""
         annotated_labels: dict[int, list[int]] = {}
         palette: bytes | None = None
-        seen: set[int] = set()
+        known: set[int] = set()
         problems = []
         for index in sorted(self._masks):
             try:
@@ -200,9 +204,9 @@ class Video:
                 problems.append(str(error))
                 continue
             palette = palette or mask_palette
-            new = [label for label in labels_of(labels) if label not in seen]
+            new = [label for label in labels_of(labels) if label not in known]
             if not self._takes_corrections:
-                seen.update(new)
+                known.update(new)
             if new:
                 annotated_labels[index] = new
         if problems:
@@ -216,20 +220,20 @@ class Video:
         return mask.labels, mask.palette
 
     def _annotation(self, index: int) -> np.ndarray | None:
-        new = self.annotated_labels.get(index)
-        if new is None:
+        annotated = self.annotated_labels.get(index)
+        if annotated is None:
             return None
         labels, _ = self._read_labels(index)
-        kept = np.zeros(256, np.uint8)
-        kept[new] = new
-        return resize_labels(kept[labels], self.working_size)
+        table = np.zeros(256, np.uint8)  # other labels become background
+        table[annotated] = annotated
+        return resize_labels(table[labels], self.working_size)
 
 
 def load_videos(makers: Iterable[Callable[[], Video]]) -> list[Video]:
-    """Make all videos, several at a time, or raise what is wrong with all of them together.
+    """Call all makers in a thread pool, and collect the problems of all videos.
 
     Raises:
-        ProblemsError: the first ten problems and the count of all.
+        ProblemsError: videos are invalid; the message lists ten problems and counts the others.
     """
 
     def make(maker: Callable[[], Video]) -> Video | list[str]:
@@ -249,10 +253,13 @@ def load_videos(makers: Iterable[Callable[[], Video]]) -> list[Video]:
 
 
 def masks_by_frame(frames: Sequence[Path], masks: Iterable[Path]) -> dict[int, Path]:
-    """Match mask files to frames by their stems; gives the masks by frame index.
+    """Match mask files to frames by their stems.
+
+    Returns:
+        Mask files by frame index.
 
     Raises:
-        ValueError: a mask has no frame of its name, or a frame has two masks.
+        ValueError: a mask matches no frame, or a frame has two masks.
     """
     indices = {path.stem: index for index, path in enumerate(frames)}
     by_frame: dict[int, Path] = {}
@@ -261,11 +268,13 @@ def masks_by_frame(frames: Sequence[Path], masks: Iterable[Path]) -> dict[int, P
         index = indices.get(path.stem)
         if index is None:
             problems.append(
-                f"mask {path} belongs to no frame: there is no {path.stem} in "
+                f"mask {path} belongs to no frame: there is no frame {path.stem} in "
                 f"{frames[0].parent}; name the mask like its frame, or remove it"
             )
         elif index in by_frame:
-            problems.append(f"mask {path} has a twin, {by_frame[index].name}: keep one of them")
+            problems.append(
+                f"frame {path.stem} has two masks, {path} and {by_frame[index].name}: keep one"
+            )
         else:
             by_frame[index] = path
     if problems:
@@ -274,14 +283,19 @@ def masks_by_frame(frames: Sequence[Path], masks: Iterable[Path]) -> dict[int, P
 
 
 def check_numbering(frames: Sequence[Path], step: int | None = None) -> None:
-    """Refuse gaps in the numbers of frame files, given in order.
+    """Check that the numbers of frame files have no gaps.
 
-    The number is the last one in the file stem. None as `step` takes the most frequent difference
-    of neighbours (the smaller one of two); names that differ in more than the number, or of whose
-    differences less than half agree, such as time stamps, are no numbering and have no gaps.
+    The number of a frame is the last number in its file stem. Names that differ in more than the
+    number are not checked.
+
+    Args:
+        frames: frame files in order.
+        step: expected difference of consecutive numbers. None takes the most frequent difference,
+            the smaller one in a tie; if it occurs less than half of the time, as with time stamps,
+            the names are not checked.
 
     Raises:
-        ValueError: names the missing frames and their neighbours.
+        ValueError: frames are missing; the message names them and their neighbours.
     """
     matches = [re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem) for path in frames]
     if len({match and (match[1], match[3]) for match in matches}) != 1 or None in matches:
@@ -305,8 +319,8 @@ def check_numbering(frames: Sequence[Path], step: int | None = None) -> None:
             ]
             subject = f"frame {names[0]} is" if len(missing) == 1 else "frames {} to {} are"
             problems.append(
-                f"{subject.format(*names)} missing in {before.parent}: "
-                f"there is {before.name} and {after.name}; copy or extract the frames again"
+                f"{subject.format(*names)} missing in {before.parent} between {before.name} and "
+                f"{after.name}: copy or extract the frames again"
             )
     if problems:
         raise ProblemsError(problems)

@@ -1,4 +1,4 @@
-"""A video file (mp4, mov, avi, webm, ...), decoded one frame at a time."""
+"""Reader of a video file (mp4, mov, avi, webm, ...), decoded one frame at a time."""
 
 from __future__ import annotations
 
@@ -14,36 +14,38 @@ import numpy as np
 from datasets.video import Video, masks_by_frame
 from util.images import list_images
 
-# Of frames held going back through a file.
+# Memory of the frames decoded in advance when a file is read backwards.
 _BLOCK_BYTES = 256 * 2**20
 
 
 class VideoFile(Video):
-    """The frames of a video file, turned upright as players show them.
+    """The frames of a video file, rotated as video players display them.
 
-    Every coded frame is one frame, whatever its duration, and is named by its number from 0 in five
-    digits, as the written masks are. `fps` is the average rate from the first frame to the last, so
-    that an overlay video of a variable rate lasts as long as the file, save for how long the file
-    holds its last frame.
+    Every coded frame is one frame, whatever its duration. Its name is its number from 0 with five
+    digits, and the written masks have the same names. `fps` is the average rate from the first to
+    the last frame, so an overlay video of a file with a variable rate has the same duration, apart
+    from the duration of the last frame.
 
-    Where fewer frames can be decoded than the header tells of, there is a warning: the file is cut
-    short, or it was trimmed by an editor that kept what it hides. FFmpeg's own lines on a damaged
-    file are left out; OPENCV_FFMPEG_LOGLEVEL=16 in the environment, for one, brings them back.
+    A warning is printed if fewer frames can be decoded than the header announces: the file is
+    truncated, or an editor trimmed it without removing the hidden frames. Messages of FFmpeg are
+    off; OPENCV_FFMPEG_LOGLEVEL=16 in the environment turns them on.
 
     Args:
-        path: the file.
-        masks: a mask of the first frame, of any name; or a folder of masks named by frame number,
-            such as 00040.png, of which later ones correct the objects that are in them.
-        shorter_side: of the working size, in pixels; None: the frames' own size.
+        path: the video file.
+        masks: a mask file of the first frame, with any name; or a folder of masks named by frame
+            number, such as 00040.png, in which later masks correct the objects that they contain.
+        shorter_side: shorter side of the working size in pixels; None keeps the original size.
 
     Raises:
-        FileNotFoundError: the file or the masks are not there.
-        ValueError: the file is no video that can be decoded, or the masks do not fit.
+        FileNotFoundError: the file or the masks do not exist.
+        ValueError: the file cannot be decoded, or the masks are invalid.
     """
 
     def __init__(self, path: Path, masks: Path, shorter_side: int | None = None) -> None:
         if not masks.exists():
-            raise FileNotFoundError(f"there is no mask {masks}: give one of the first frame")
+            raise FileNotFoundError(
+                f"the mask {masks} does not exist: give a mask of the first frame"
+            )
         self._decoder = _Decoder(path)
         frames = [path / f"{index:05d}" for index in range(self._decoder.num_frames)]
         by_frame = {0: masks} if masks.is_file() else masks_by_frame(frames, list_images(masks))
@@ -65,54 +67,62 @@ class VideoFile(Video):
 
 
 class _Decoder:
-    """Frames of a file by their number; fast in order, and by blocks going back."""
+    """Decoder of single frames by number, efficient for both reading directions.
+
+    Backwards, it decodes a block of frames at a time.
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise FileNotFoundError(f"there is no video {path}")
+            raise FileNotFoundError(f"the video {path} does not exist: check the path")
         self.path = path
-        self._block: dict[int, np.ndarray] = {}  # decoded ahead, going back
-        self._latest = -1  # frame asked for
-        self._frame_bytes = _BLOCK_BYTES  # of one frame, once one is known
+        self._block: dict[int, np.ndarray] = {}  # decoded in advance, when reading backwards
+        self._latest = -1  # frame requested last
+        self._frame_bytes = _BLOCK_BYTES  # size of one frame, known after the first one
         self._lock = threading.Lock()
         self._open()
         if not self._capture.isOpened():
             raise ValueError(
-                f"{path} is no video that can be decoded: convert it to MP4 (H.264), or extract "
-                "its frames into a folder"
+                f"{path} cannot be decoded as a video: convert it to MP4 (H.264), or extract its "
+                "frames into a folder"
             )
         self.fps, self.num_frames = self._scan()
         self._open()
 
     def _scan(self) -> tuple[float, int]:
-        """Rate and number of the frames, by decoding all: what containers say is often wrong."""
-        told_rate = self._capture.get(cv2.CAP_PROP_FPS)
-        told_number = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        times = []  # seconds; 0 where the file has none
+        """Measure frame rate and number of frames by decoding all; headers are often wrong."""
+        header_fps = self._capture.get(cv2.CAP_PROP_FPS)
+        header_frames = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        times = []  # seconds; 0 if the file has no time stamps
         while self._capture.grab():
             times.append(self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         if not times:
-            raise ValueError(f"{self.path} holds no frame that can be decoded: copy it again")
-        fps = _average_rate(times, told_rate)
-        lasts = len(times) / fps
-        # By number alone, variable rates would be suspected: of many files it is an estimate.
-        if told_rate > 0 and told_number / told_rate > lasts + 1 / fps and told_number > len(times):
+            raise ValueError(f"no frame of {self.path} can be decoded: copy the file again")
+        fps = _average_rate(times, header_fps)
+        duration = len(times) / fps
+        # The number of frames in the header is an estimate if the rate varies, so durations are
+        # compared too.
+        if (
+            header_fps > 0
+            and header_frames / header_fps > duration + 1 / fps
+            and header_frames > len(times)
+        ):
             warnings.warn(
-                f"{self.path} tells of {told_number / told_rate:.1f} s, but only {len(times)} "
-                f"frames, {lasts:.1f} s, can be decoded: unless it was trimmed, it is cut short; "
-                "copy it again",
+                f"{self.path} has a duration of {header_frames / header_fps:.1f} s in its header, "
+                f"but only {len(times)} frames, {duration:.1f} s, can be decoded: unless it was "
+                "trimmed, it is truncated; copy it again",
                 stacklevel=2,
             )
         return fps, len(times)
 
     def _open(self) -> None:
-        # What FFmpeg prints on a file that is none names no file. Read once, by the first capture.
+        # FFmpeg's messages name no file. The first capture of the process reads the variable.
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
         self._capture = cv2.VideoCapture(str(self.path))
         self._next = 0
 
     def read(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
+        """Decode one frame, (H, W, 3) uint8 RGB."""
         with self._lock:
             if index > self._latest:
                 self._block.clear()
@@ -124,8 +134,11 @@ class _Decoder:
             return self._decode(index)
 
     def _decode_block(self, last: int) -> None:
-        """Decode the frames up to one, going back: a file can be decoded forwards alone, and from
-        its start for each frame would take hours. The block is as long as its bytes allow."""
+        """Decode a block of frames that ends at frame `last`.
+
+        Files can only be decoded forwards, and decoding from the start for every frame would take
+        hours.
+        """
         first = max(last - max(_BLOCK_BYTES // self._frame_bytes, 1) + 1, 0)
         self._block = {index: self._decode(index) for index in range(first, last + 1)}
 
@@ -142,15 +155,19 @@ class _Decoder:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _average_rate(times: Sequence[float], told: float) -> float:
-    """Frames a second, from the `times` in seconds at which they are shown.
+def _average_rate(times: Sequence[float], header_fps: float) -> float:
+    """Average frame rate in frames per second.
 
-    `told`, what the container says, is more exact for a constant rate: times may be rounded to
-    milliseconds. It counts where it comes to the same duration, or where there are no times.
+    The rate in the header is more exact if it is constant, since times may be rounded to
+    milliseconds. It is used if it gives the same duration, or if the file has no time stamps.
+
+    Args:
+        times: time stamps of the frames in seconds.
+        header_fps: frame rate in the header.
     """
     duration = max(times) - min(times)  # from the first frame to the last
     if duration <= 0:
-        return told if 1 <= told <= 240 else 24.0  # containers hold all kinds of nonsense
-    if told > 0 and abs((len(times) - 1) / told - duration) <= 0.01:
-        return told
+        return header_fps if 1 <= header_fps <= 240 else 24.0  # headers may be invalid
+    if header_fps > 0 and abs((len(times) - 1) / header_fps - duration) <= 0.01:
+        return header_fps
     return (len(times) - 1) / duration

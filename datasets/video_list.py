@@ -1,4 +1,4 @@
-"""Which annotated videos there are to train on, and where their files lie."""
+"""Lists of annotated training videos and their files."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from datasets.davis import at_480p, find_2017, read_sequences
 from datasets.video import ProblemsError
 from util.images import IMAGE_SUFFIXES, natural_key
 
-# A clip has so many different frames, unless a video's end is near.
-LEAST_FRAMES = 3
+# A clip has this many different frames, except near the end of a video.
+MIN_FRAMES = 3
 
 
 class TrainingVideo(NamedTuple):
-    """Frames and masks of one video. Names stand in one string: BL30K has 4.8 million of them."""
+    """Files of one video.
+
+    All frame names are joined in one string to save memory: BL30K has 4.8 million frames.
+    """
 
     frames: Path
     masks: Path
-    suffix: str  # of the frame files
+    suffix: str  # suffix of the frame files
     joined_names: str  # stems of the annotated frames in order, joined by "/"
 
     @property
     def name(self) -> str:
-        """Of the video."""
+        """Name of the video."""
         return self.frames.name
 
     @property
@@ -35,19 +38,23 @@ class TrainingVideo(NamedTuple):
         return self.joined_names.split("/")
 
     def frame_path(self, name: str) -> Path:
-        """The image of a frame."""
+        """Image file of a frame."""
         return self.frames / f"{name}{self.suffix}"
 
     def mask_path(self, name: str) -> Path:
-        """The mask of a frame."""
+        """Mask file of a frame."""
         return self.masks / f"{name}.png"
 
 
 def find_davis(root: Path, subset: str = "") -> list[TrainingVideo]:
-    """DAVIS 2017's training videos at 480p, or those of a list.
+    """Find the 480p training videos of DAVIS 2017.
+
+    Args:
+        root: folder of DAVIS; see `davis_2017`.
+        subset: file with the names of the videos to use; empty uses all.
 
     Raises:
-        FileNotFoundError, ValueError: with all that is missing.
+        FileNotFoundError, ValueError: files are missing; the message lists all problems.
     """
     base, listing = find_2017(root, "train")
     names = read_sequences(Path(subset) if subset else listing)
@@ -55,26 +62,34 @@ def find_davis(root: Path, subset: str = "") -> list[TrainingVideo]:
 
 
 def find_youtube(root: Path, subset: str = "") -> list[TrainingVideo]:
-    """YouTube-VOS' training videos at 480p, or those of a list; see `find_davis`."""
+    """Find the training videos of YouTube-VOS in root/train_480p; see `find_davis`."""
     base = root / "train_480p"
     names = read_sequences(Path(subset)) if subset else None
-    hint = "resize the training set with scripts/resize_youtube.py, or say where it is: --yv_root"
+    hint = "resize the training set with scripts/resize_youtube.py, or give its folder: --yv_root"
     return _find(base / "JPEGImages", base / "Annotations", names, hint)
 
 
 def find_bl30k(root: Path) -> list[TrainingVideo]:
-    """BL30K's videos; see `find_davis`."""
-    hint = "get it with scripts/download_bl30k.py, or say where it is: --bl_root"
+    """Find the videos of BL30K; see `find_davis`."""
+    hint = "download it with scripts/download_bl30k.py, or give its folder: --bl_root"
     return _find(root / "JPEGImages", root / "Annotations", None, hint)
 
 
 def _find(
     frames: Path, masks: Path, names: Iterable[str] | None, hint: str = ""
 ) -> list[TrainingVideo]:
-    """The videos of these names (None: all) that have at least three annotated frames."""
+    """Find the videos with at least three annotated frames.
+
+    Args:
+        frames, masks: folders with one folder for each video.
+        names: names of the videos; None takes all.
+        hint: how to get the data set, for the message of a missing folder.
+    """
     missing = [str(folder) for folder in (frames, masks) if not folder.is_dir()]
     if missing:
-        raise ProblemsError([f"there is no folder {name}{hint and ': '}{hint}" for name in missing])
+        raise ProblemsError(
+            [f"the folder {name} does not exist{hint and ': '}{hint}" for name in missing]
+        )
     if names is None:
         names = sorted(p.name for p in masks.iterdir() if p.is_dir() and p.name[0] != ".")
 
@@ -85,11 +100,14 @@ def _find(
             return str(error)
 
     with ThreadPoolExecutor() as pool:
-        made = list(pool.map(make, names))
-    problems = [item for item in made if isinstance(item, str)]
-    videos = [item for item in made if isinstance(item, TrainingVideo)]
+        results = list(pool.map(make, names))
+    problems = [result for result in results if isinstance(result, str)]
+    videos = [result for result in results if isinstance(result, TrainingVideo)]
     if not videos and not problems:
-        problems = [f"{masks} holds no video of {LEAST_FRAMES} or more annotated frames"]
+        problems = [
+            f"{masks} contains no video with {MIN_FRAMES} or more annotated frames: unpack the "
+            "data set again"
+        ]
     if problems:
         raise ProblemsError(problems)
     return videos
@@ -98,7 +116,9 @@ def _find(
 def _make(frames: Path, masks: Path) -> TrainingVideo | None:
     for folder in (frames, masks):
         if not folder.is_dir():
-            raise FileNotFoundError(f"video {frames.name} has no folder {folder}")
+            raise FileNotFoundError(
+                f"video {frames.name} has no folder {folder}: unpack the data set again"
+            )
     files = {}
     for file in os.listdir(frames):
         stem, suffix = os.path.splitext(file)
@@ -109,15 +129,18 @@ def _make(frames: Path, masks: Path) -> TrainingVideo | None:
         for stem, suffix in map(os.path.splitext, os.listdir(masks))
         if suffix == ".png" and not stem.startswith(".")
     ]
-    lacking = sorted((name for name in names if name not in files), key=natural_key)
-    if lacking:
+    missing = sorted((name for name in names if name not in files), key=natural_key)
+    if missing:
         raise FileNotFoundError(
-            f"{len(lacking)} masks of video {frames.name} have no frame in {frames}, for example "
-            f"{lacking[0]}: extract the frames again"
+            f"{len(missing)} masks of video {frames.name} have no frame in {frames}, for example "
+            f"{missing[0]}: extract the frames again"
         )
     suffixes = {files[name] for name in names}
     if len(suffixes) > 1:
-        raise ValueError(f"the frames in {frames} are of several kinds: {', '.join(suffixes)}")
-    if len(names) < LEAST_FRAMES:
+        raise ValueError(
+            f"the frames in {frames} have several file types, {', '.join(suffixes)}: convert them "
+            "to one type"
+        )
+    if len(names) < MIN_FRAMES:
         return None
     return TrainingVideo(frames, masks, suffixes.pop(), "/".join(sorted(names, key=natural_key)))

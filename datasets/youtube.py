@@ -1,4 +1,4 @@
-"""The YouTube-VOS benchmark: objects appear on any frame, masks are wanted of every fifth.
+"""Reader of YouTube-VOS: objects appear on any frame, every fifth frame is evaluated.
 
 Xu et al., YouTube-VOS: Sequence-to-Sequence Video Object Segmentation, ECCV 2018.
 """
@@ -19,37 +19,39 @@ SPLITS = ("valid", "test")
 
 
 def youtube(root: Path, split: str = "valid", shorter_side: int | None = 480) -> list[Video]:
-    """The videos of a split of YouTube-VOS, with all their frames.
+    """Read the videos of a split of YouTube-VOS, with all their frames.
 
-    Frames come from root/all_frames/<split>_all_frames/JPEGImages, masks from
-    root/<split>/Annotations, and required are the frames that root/<split>/meta.json names for any
-    object. Frame numbers may have gaps, but required and annotated frames must exist.
+    Frames are read from root/all_frames/<split>_all_frames/JPEGImages, masks from
+    root/<split>/Annotations. The output needs masks of the frames that root/<split>/meta.json lists
+    for any object. Frame numbers may have gaps, but required and annotated frames must exist.
 
     Args:
-        root: the folder of one year's benchmark, such as YouTube or YouTube2018.
+        root: the folder of one edition, for example YouTube or YouTube2018.
         split: "valid" or "test".
-        shorter_side: of the frames as they are segmented; masks are written at their own size.
+        shorter_side: shorter side of the segmented frames in pixels; None keeps the original size.
+            Written masks always have the original size.
 
     Raises:
-        FileNotFoundError: a folder or meta.json is not where it is expected.
-        ValueError: meta.json is not what it should be, or all that is wrong with the videos.
+        FileNotFoundError: a folder or meta.json is missing.
+        ValueError: the split is unknown, meta.json is malformed, or videos are invalid; the message
+            lists the problems of all videos.
     """
     if split not in SPLITS:
         raise ValueError(
-            f"there is no split {split} of YouTube-VOS to segment: choose from {', '.join(SPLITS)}"
+            f"YouTube-VOS has no split {split} to segment: choose from {', '.join(SPLITS)}"
         )
     all_frames = root / "all_frames" / f"{split}_all_frames" / "JPEGImages"
     if not all_frames.is_dir():
         raise FileNotFoundError(
-            f"the folder {all_frames} does not exist: YouTube-VOS is evaluated on all frames, "
-            f"which are a download of their own ({split}_all_frames.zip); get it with "
+            f"the folder {all_frames} does not exist: YouTube-VOS is segmented with all frames, "
+            f"which are a separate download ({split}_all_frames.zip); get it with "
             "scripts/download_datasets.py or from the YouTube-VOS site, and unpack it to "
             f"{root / 'all_frames'}"
         )
     annotations = root / split / "Annotations"
     if not annotations.is_dir():
         raise FileNotFoundError(
-            f"the folder {annotations} with the masks does not exist: "
+            f"the folder of masks {annotations} does not exist: "
             f"unpack {split}.zip of YouTube-VOS to {root}"
         )
     videos = read_meta(root / split / "meta.json")
@@ -60,23 +62,23 @@ def youtube(root: Path, split: str = "valid", shorter_side: int | None = 480) ->
 
 
 class MetaObject(NamedTuple):
-    """What meta.json says of an object."""
+    """Entry of one object in meta.json."""
 
-    frames: frozenset[str]  # names of those that it is evaluated on
-    category: str  # empty where it tells none
+    frames: frozenset[str]  # names of the frames on which the object is evaluated
+    category: str  # empty if meta.json has none
 
 
 def read_meta(meta_path: Path) -> dict[str, dict[str, MetaObject]]:
-    """The objects of each video that a meta.json names, by their labels.
+    """Read the objects of a meta.json, by video name and label.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not what it should be.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is malformed or lists no video.
     """
     if not meta_path.is_file():
         raise FileNotFoundError(
-            f"{meta_path} does not exist: it names the frames to segment and comes with the "
-            "YouTube-VOS download"
+            f"{meta_path} does not exist: copy it from the YouTube-VOS download; it lists the "
+            "frames to segment"
         )
     try:
         videos = {
@@ -91,11 +93,11 @@ def read_meta(meta_path: Path) -> dict[str, dict[str, MetaObject]]:
     # A JSONDecodeError is a ValueError.
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{meta_path} is not a meta.json of YouTube-VOS "
-            f"(videos, objects, frames; {error!r}): download it again"
+            f"{meta_path} is not a meta.json of YouTube-VOS with videos, objects and frames "
+            f"({error!r}): download it again"
         ) from error
     if not videos:
-        raise ValueError(f"{meta_path} names no video: download it again")
+        raise ValueError(f"{meta_path} lists no video: download it again")
     return videos
 
 
@@ -108,15 +110,17 @@ def _make(
 ) -> Video:
     frames = list_frames(frames_folder)
     if not masks_folder.is_dir():
-        raise FileNotFoundError(f"video {name} has no masks: the folder {masks_folder} is missing")
+        raise FileNotFoundError(
+            f"video {name} has no masks: the folder {masks_folder} is missing; download it again"
+        )
     masks = masks_by_frame(frames, list_images(masks_folder))
     required = {frame for item in objects.values() for frame in item.frames}
     video = Video(name, frames, masks, required=required, shorter_side=shorter_side)
     absent = sorted(objects.keys() - {str(label) for label in video.labels})
     if absent:
         warnings.warn(
-            f"video {name}: meta.json names object {', '.join(absent)}, which no mask in "
-            f"{masks_folder} shows; without its first mask it cannot be segmented",
+            f"video {name}: meta.json lists object {', '.join(absent)}, but no mask in "
+            f"{masks_folder} contains it; it cannot be segmented without a first mask",
             stacklevel=2,
         )
     return video

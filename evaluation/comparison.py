@@ -1,4 +1,4 @@
-"""A comparison of networks or memories on the same videos, as Markdown, CSV and a figure."""
+"""Table and figure of several runs on the same videos: scores, speed and memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from util.files import write_rows
 
 @dataclass(frozen=True)
 class Row:
-    """What one entry did on all videos.
+    """Results of one run on all videos.
 
     Args:
-        jf: J&F, of which `region` is J and `boundary` F, in [0, 1]; None where nothing was scored.
-        fps: frames over the seconds from a decoded frame to its label map.
-        fps_with_io: frames over the seconds by the clock, reading and writing included.
-        peak_mib: see util.devices.peak_memory.
-        loaded_mib: the same before the first frame.
-        largest_memory: memory frames that a video held at its end, at most.
-        mean_memory: the same, on average over the videos.
+        jf: J&F, in [0, 1]; None if the run was not scored, like `region` and `boundary`.
+        region: J.
+        boundary: F.
+        fps: frames per second of the time from a decoded frame to its label map.
+        fps_with_io: frames per second of the whole run, with reading and writing.
+        peak_mib: peak memory in MiB; see util.devices.peak_memory.
+        loaded_mib: peak memory in MiB before the first frame.
+        largest_memory: memory frames at the end of a video, maximum over the videos.
+        mean_memory: memory frames at the end of a video, mean over the videos.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Row:
     num_frames: int
 
 
-# Title, field of Row, format. Markdown has those up to the mean of memory frames.
+# Title, field of Row, format. The Markdown table has the first _NUM_MARKDOWN_COLUMNS.
 _COLUMNS = (
     ("name", "name", ""),
     ("method", "method", ""),
@@ -57,17 +59,19 @@ _COLUMNS = (
     ("videos", "num_videos", "d"),
     ("frames", "num_frames", "d"),
 )
-_NUM_SHOWN = 10
-_SCORES = ("jf", "region", "boundary")
+_NUM_MARKDOWN_COLUMNS = 10
+_SCORE_FIELDS = ("jf", "region", "boundary")
 
 
 def format_markdown(rows: Sequence[Row], has_scores: bool) -> str:
-    """A table; "-" where there is no score.
+    """Format a Markdown table; "-" marks missing scores.
 
     Args:
-        has_scores: whether there are columns of scores at all.
+        has_scores: whether the table has the columns J&F, J and F.
     """
-    columns = [c for c in _COLUMNS[:_NUM_SHOWN] if has_scores or c[1] not in _SCORES]
+    columns = [
+        c for c in _COLUMNS[:_NUM_MARKDOWN_COLUMNS] if has_scores or c[1] not in _SCORE_FIELDS
+    ]
     lines = [[title for title, _, _ in columns], ["---", "---", *["---:"] * (len(columns) - 2)]]
     for row in rows:
         values = [(getattr(row, field), form) for _, field, form in columns]
@@ -77,24 +81,24 @@ def format_markdown(rows: Sequence[Row], has_scores: bool) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """A header and a line for each row, with all digits; empty where there is no score."""
+    """Write a header and one line per row, unrounded; missing scores are empty cells."""
     cells = [[getattr(row, field) for _, field, _ in _COLUMNS] for row in rows]
     write_rows(path, [title for title, _, _ in _COLUMNS], cells)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """J&F against FPS where rows have scores, else bars of FPS and of peak memory."""
+    """Draw a PNG: J&F over FPS if any row has scores, else bars of FPS and peak memory."""
     scored = [(row.fps, row.jf, row.name) for row in rows if row.jf is not None]
     if not scored:
         _draw_bars(rows, path)
         return
     figure, axes = plt.subplots(figsize=(8, 5))
     middle = (min(scored)[0] + max(scored)[0]) / 2
-    # Labels go above and below in turn, and towards the middle, where there is room.
+    # Labels alternate above and below the points and extend towards the middle of the figure.
     for number, (fps, jf, name) in enumerate(sorted(scored)):
         axes.scatter(fps, jf, s=50)
-        up, side = (-16 if number % 2 else 9), ("left" if fps <= middle else "right")
-        axes.annotate(name, (fps, jf), (0, up), textcoords="offset points", ha=side, fontsize=8)
+        offset, side = (-16 if number % 2 else 9), ("left" if fps <= middle else "right")
+        axes.annotate(name, (fps, jf), (0, offset), textcoords="offset points", ha=side, fontsize=8)
     axes.margins(0.15)
     axes.set(xlabel="FPS, without I/O", ylabel="J&F")
     axes.grid(alpha=0.3)

@@ -1,86 +1,121 @@
-"""Pictures of scores: J and F over the frames of each sequence, and the worst frames of all."""
+"""Figures of scores: J and F over the frames of each sequence, and the frames with lowest J&F."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 
+from evaluation.predictions import Selection, SequenceFiles
 from evaluation.report import Scores
 from util.figures import save_figure
 from util.files import atomic_path
+from util.images import list_images, read_image
 from util.masks import DAVIS_PALETTE
 from util.overlay import blend
 
-# (sequence, frame) -> image (H, W, 3) uint8, predicted and true labels (H, W) uint8.
-ReadFrame = Callable[[str, str], tuple[np.ndarray, np.ndarray, np.ndarray]]
-_TILE_WIDTH = 320
-FEW_FRAMES = 50  # their curves have marks, since one frame makes no line
+_TILE_WIDTH = 320  # pixels
+_CAPTION_HEIGHT = 22  # pixels
+_GREY = 128  # background of the tiles if there are no images
+_MAX_MARKED_FRAMES = 50  # curves of so few frames have markers, because one frame makes no line
 
 
-def draw_curves(scores: Scores, folder: Path) -> list[Path]:
-    """One PNG a sequence: J (whole lines) and F (dashed) of each object."""
-    written = []
+def draw_figures(selection: Selection, scores: Scores, folder: Path) -> Path:
+    """Draw worst.png and <sequence>.png of each sequence; return the path of worst.png.
+
+    Raises:
+        ValueError: a frame has no image although its sequence has an image folder.
+        OSError: a figure cannot be written.
+    """
+    path = folder / "worst.png"
+    draw_worst(selection, scores, path)
+    draw_curves(scores, folder)
+    return path
+
+
+def draw_curves(scores: Scores, folder: Path) -> None:
+    """Draw <sequence>.png: J (solid) and F (dashed) of each object over the scored frames."""
     for sequence, frames in scores.frames.items():
         figure, axes = plt.subplots(figsize=(8, 3.2))
         members = [score for score in scores.objects if score.sequence == sequence]
         for number, score in enumerate(members):
             region, boundary = scores.curves[score.name]
             colour = f"C{number % 10}"
-            marker = "." if len(frames) <= FEW_FRAMES else ""
-            axes.plot(region, marker, color=colour, linestyle="-", label=f"object {score.label}")
-            axes.plot(boundary, marker, color=colour, linestyle="--")
+            marker = "." if len(frames) <= _MAX_MARKED_FRAMES else ""
+            axes.plot(
+                region, marker=marker, color=colour, linestyle="-", label=f"object {score.label}"
+            )
+            axes.plot(boundary, marker=marker, color=colour, linestyle="--")
         axes.set(ylim=(0, 1.02), xlabel=f"scored frame, from {frames[0]}", ylabel="J, F dashed")
         axes.set_title(f"{sequence}: J&F {scores.sequences[sequence].mean:.3f}")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, ncol=4)
-        written.append(folder / f"{sequence}.png")
-        save_figure(figure, written[-1])
-    return written
+        save_figure(figure, folder / f"{sequence}.png")
 
 
 def draw_worst(
-    scores: Scores, read: ReadFrame, path: Path, num_sequences: int = 6, num_frames: int = 4
+    selection: Selection, scores: Scores, path: Path, num_sequences: int = 6, num_frames: int = 4
 ) -> None:
-    """A contact sheet: a row for each of the worst sequences, with its worst frames from the left;
-    the prediction above, the truth below."""
+    """Draw a contact sheet of the frames with the lowest J&F.
+
+    Each row has the worst frames of one sequence, worst first. The first row is the worst sequence.
+    A tile shows the prediction above the ground truth.
+    """
+    files = {sequence.name: sequence for sequence in selection.sequences}
     rows = []
     for sequence in scores.worst_first[:num_sequences]:
         members = [score.name for score in scores.objects if score.sequence == sequence]
-        both = np.array([np.add(*scores.curves[name]) / 2 for name in members])
-        scored = np.flatnonzero(~np.isnan(both).all(axis=0))
-        by_frame = np.nanmean(both[:, scored], axis=0)
+        means = np.array([np.add(*scores.curves[name]) / 2 for name in members])
+        scored = np.flatnonzero(~np.isnan(means).all(axis=0))
+        by_frame = np.nanmean(means[:, scored], axis=0)
         tiles = []
         for at in np.argsort(by_frame, kind="stable")[:num_frames]:
-            frame = scores.frames[sequence][scored[at]]
-            tiles.append(_tile(read(sequence, frame), f"{sequence} {frame}: {by_frame[at]:.3f}"))
+            index = int(scored[at])
+            frame = scores.frames[sequence][index]
+            caption = f"{sequence} {frame}: {by_frame[at]:.3f}"
+            tiles.append(_draw_tile(files[sequence], index, frame, caption))
         tiles += [np.full_like(tiles[0], 255)] * (num_frames - len(tiles))
         height = max(tile.shape[0] for tile in tiles)
         rows.append(np.concatenate([_pad_height(tile, height) for tile in tiles], 1))
     sheet = np.ascontiguousarray(np.concatenate(rows)[..., ::-1])
     with atomic_path(path) as temporary:
         if not cv2.imwrite(str(temporary), sheet):
-            raise OSError(f"{path} cannot be written")
+            raise OSError(f"The contact sheet {path} cannot be written.")
 
 
-def _tile(frame: tuple[np.ndarray, np.ndarray, np.ndarray], caption: str) -> np.ndarray:
-    image, *maps = frame
-    parts = []
-    for labels in maps:
+def _draw_tile(files: SequenceFiles, index: int, frame: str, caption: str) -> np.ndarray:
+    """Draw prediction and ground truth of one frame below a caption, (H, _TILE_WIDTH, 3) uint8."""
+    prediction, ground_truth = files[index]
+    if files.image_folder is None:
+        image = np.full((*ground_truth.shape, 3), _GREY, np.uint8)
+    else:
+        image = _read_image(files.image_folder, frame)
+    parts: list[np.ndarray] = [np.full((_CAPTION_HEIGHT, _TILE_WIDTH, 3), 255, np.uint8)]
+    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
+    cv2.putText(parts[0], caption, (4, 16), font, 0.45, black, 1, cv2.LINE_AA)
+    for labels in (prediction, ground_truth):
         if labels.shape != image.shape[:2]:
             size = (image.shape[1], image.shape[0])
             labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
         drawn = blend(image, labels, DAVIS_PALETTE)
         height = round(drawn.shape[0] * _TILE_WIDTH / drawn.shape[1])
         parts.append(cv2.resize(drawn, (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA))
-    head = np.full((22, _TILE_WIDTH, 3), 255, np.uint8)
-    cv2.putText(head, caption, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.concatenate([head, *parts])
+    return np.concatenate(parts)
+
+
+def _read_image(folder: Path, frame: str) -> np.ndarray:
+    images = list_images(folder) if folder.is_dir() else []
+    path = next((path for path in images if path.stem == frame), None)
+    if path is None:
+        raise ValueError(
+            f"{folder} has no image of frame {frame}: --figures needs the images of all scored "
+            "frames there."
+        )
+    return read_image(path)
 
 
 def _pad_height(tile: np.ndarray, height: int) -> np.ndarray:
-    rest = np.full((height - tile.shape[0], *tile.shape[1:]), 255, np.uint8)
-    return np.concatenate([tile, rest])
+    padding = np.full((height - tile.shape[0], *tile.shape[1:]), 255, np.uint8)
+    return np.concatenate([tile, padding])

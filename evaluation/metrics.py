@@ -1,9 +1,9 @@
-"""Region similarity J and boundary accuracy F, the measures of the DAVIS benchmark.
+"""Region similarity J and boundary accuracy F, the scores of the DAVIS benchmark.
 
-Definitions: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
-Segmentation", CVPR 2016, as the official davis2017-evaluation code computes them.
+Defined in Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
+Segmentation", CVPR 2016, and computed as in the official davis2017-evaluation code.
 
-Shapes: H W image, O objects, T scored frames.
+Shapes: H W image, h w window of the image, T scored frames.
 """
 
 from __future__ import annotations
@@ -16,21 +16,24 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# Of the image's diagonal: how far a boundary pixel may lie from the boundary it matches.
+# Largest distance of matching boundary pixels, as a share of the image's diagonal.
 BOUNDARY_TOLERANCE = 0.008
 RECALL_THRESHOLD = 0.5
 NUM_DECAY_BINS = 4
 
-# A pixel with its east, south and south-east neighbours.
+# A pixel and its right, lower and lower right neighbours.
 _NEIGHBOURS = np.ones((2, 2), np.uint8)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """A measure over the frames of one object, or the average of such over objects.
+    """Statistics of J or F over the frames of one object, or their average over objects.
 
-    mean: in [0, 1]. recall: the share of frames above 0.5. decay: the mean of the first quarter
-    of the frames less the mean of the last, so lower is better. NaN where there are no values.
+    mean: in [0, 1].
+    recall: share of the frames with a score above 0.5.
+    decay: mean over the first quarter of the frames minus the mean over the last quarter; lower
+        is better.
+    All three are NaN if there are no scores.
     """
 
     mean: float
@@ -39,9 +42,9 @@ class Statistics:
 
 
 def region_similarity(prediction: np.ndarray, ground_truth: np.ndarray) -> float:
-    """Return J, the intersection of two masks over their union; 1 when both are empty.
+    """Return J, the intersection of two masks over their union; 1 if both are empty.
 
-    prediction, truth: (H, W) bool. Raises ValueError when their shapes differ.
+    prediction, ground_truth: (H, W) bool. Raises ValueError if their shapes differ.
     """
     prediction, ground_truth = _mask_pair(prediction, ground_truth)
     union = np.count_nonzero(prediction | ground_truth)
@@ -49,11 +52,11 @@ def region_similarity(prediction: np.ndarray, ground_truth: np.ndarray) -> float
 
 
 def boundary_accuracy(prediction: np.ndarray, ground_truth: np.ndarray) -> float:
-    """Return F, the harmonic mean of the precision and the recall of the boundary's pixels.
+    """Return F, the harmonic mean of precision and recall of the boundary pixels.
 
-    prediction, truth: (H, W) bool. A boundary pixel counts when the other mask has one within
-    ceil(0.008 * diagonal) pixels. Masks without any boundary (empty, or the whole frame) agree
-    with each other (1) and with nothing else (0). Raises ValueError when their shapes differ.
+    prediction, ground_truth: (H, W) bool. A boundary pixel matches if the other mask has a boundary
+    pixel within ceil(0.008 * diagonal) pixels. F is 1 if neither mask has a boundary (empty, or the
+    whole frame), and 0 if only one has. Raises ValueError if their shapes differ.
     """
     prediction, ground_truth = _mask_pair(prediction, ground_truth)
     window = _window(prediction | ground_truth)
@@ -63,37 +66,36 @@ def boundary_accuracy(prediction: np.ndarray, ground_truth: np.ndarray) -> float
 
 
 def boundary_radius(height: int, width: int) -> int:
-    """Return the distance in pixels within which boundaries match, in an image of this size."""
+    """Return the largest distance of matching boundary pixels, in pixels, for an image size."""
     return math.ceil(BOUNDARY_TOLERANCE * math.hypot(height, width))
 
 
 def boundary_map(mask: np.ndarray) -> np.ndarray:
-    """Return the (H, W) bool map of the pixels of `mask`, (H, W) bool, that lie on its boundary.
+    """Return the boundary pixels of a mask. Both (H, W) bool.
 
-    Such a pixel differs from its east, south or south-east neighbour. Neighbours outside the
-    image do not count: the last row looks east only, the last column south only.
+    A boundary pixel differs from its right, lower or lower right neighbour. Neighbours outside the
+    image are ignored.
     """
     mask = np.ascontiguousarray(mask, dtype=bool).view(np.uint8)
-    # The largest less the smallest of each 2x2 window; OpenCV leaves pixels outside out of both.
+    # Maximum minus minimum of each 2x2 window; OpenCV ignores pixels outside the image.
     gradient = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, _NEIGHBOURS, anchor=(0, 0))
     return gradient.view(bool)
 
 
 def statistics(values: np.ndarray | Sequence[float]) -> Statistics:
-    """Summarise the values of one measure, (T,) in the frames' order; NaN marks a missing one.
+    """Summarise J or F of one object, (T,) in frame order; NaN marks frames without a score.
 
-    Frames before the first value and after the last are not the object's: the decay's quarters are
-    those of the frames between. Missing values among these are left out of the mean, of the recall
-    and of the decay's bins.
+    Missing values are ignored. The quarters of the decay divide the frames from the first score to
+    the last one.
     """
     values = np.asarray(values, dtype=np.float64)
     present = np.flatnonzero(~np.isnan(values))
     if present.size == 0:
         return Statistics(math.nan, math.nan, math.nan)
     values = values[present[0] : present[-1] + 1]
-    # Neighbouring bins share a frame and 1e-10 rounds halves up, both as the official code has it.
-    # That code casts the edges to uint8, which wraps from 257 frames on and then averages wrong
-    # frames; here they do not wrap, so the decay of such long videos differs from its figure.
+    # As in the official code, neighbouring bins share a frame and 1e-10 rounds halves up. The
+    # official code casts the edges to uint8. They overflow from 257 frames on, and it then averages
+    # the wrong frames. Here they do not overflow, so the decay of such long videos differs.
     positions = np.linspace(1, len(values), NUM_DECAY_BINS + 1)
     edges = (np.round(positions + 1e-10) - 1).astype(np.int64)
     first = values[edges[0] : edges[1] + 1]
@@ -111,13 +113,12 @@ def evaluate_frame(
 ) -> list[tuple[float, float]]:
     """Return (J, F) of each object on one frame, in the order of `labels`.
 
-    prediction, truth: (H, W) uint8 label maps; labels: of the objects, not 0. Other labels are
-    background. Raises ValueError when the shapes differ.
+    prediction, ground_truth: (H, W) uint8 label maps. labels: objects to score, without 0; other
+    labels count as background. Raises ValueError if the shapes differ.
     """
     _check_shapes(prediction, ground_truth)
     radius = boundary_radius(*ground_truth.shape)
-    # Outside what either map shows, all objects are absent from both: the measures are the same,
-    # and cheaper, on the window that holds it.
+    # The window holds all objects of both maps. It gives the same scores in less time.
     window = _window(prediction | ground_truth)
     prediction, ground_truth = prediction[window], ground_truth[window]
     return [
@@ -136,13 +137,16 @@ def _evaluate_object(
 
 
 def _boundary_accuracy(prediction: np.ndarray, ground_truth: np.ndarray, radius: int) -> float:
-    """F of (h, w) bool windows that hold all of both masks; radius: of the whole image."""
+    """Return F of two (h, w) bool windows that hold both masks completely.
+
+    radius: boundary_radius of the whole image.
+    """
     predicted_boundary = boundary_map(prediction)
     true_boundary = boundary_map(ground_truth)
     num_predicted = np.count_nonzero(predicted_boundary)
     num_true = np.count_nonzero(true_boundary)
     if num_predicted == 0 or num_true == 0:
-        # The official precision and recall are then (1, 1), (1, 0) or (0, 1).
+        # Precision and recall of the official code are (1, 1), (1, 0) or (0, 1) here.
         return float(num_predicted == num_true)
     precision = _num_near(predicted_boundary, true_boundary, radius) / num_predicted
     recall = _num_near(true_boundary, predicted_boundary, radius) / num_true
@@ -159,16 +163,16 @@ def _mask_pair(prediction: np.ndarray, ground_truth: np.ndarray) -> tuple[np.nda
 def _check_shapes(prediction: np.ndarray, ground_truth: np.ndarray) -> None:
     if prediction.shape != ground_truth.shape:
         raise ValueError(
-            f"The predicted mask has the shape {prediction.shape} and the true one "
-            f"{ground_truth.shape}; give both at the same height and width."
+            f"The predicted mask has shape {prediction.shape}, but its ground truth has shape "
+            f"{ground_truth.shape}: pass two masks of the same height and width."
         )
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:
-    """Return the rows and columns that hold all of `mask` and a pixel around it.
+    """Return the rows and columns of the smallest window around a mask, plus one pixel.
 
-    That pixel makes a boundary map of the window equal the image's own: a boundary lies up to one
-    pixel outside the mask, and at the image's edge the window ends where the image does.
+    Boundary pixels lie up to one pixel outside the mask. The window ends at the image's edge, so
+    its boundary map equals that part of the image's boundary map.
     """
     left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
     rows = slice(max(top - 1, 0), top + height + 1)
@@ -183,7 +187,7 @@ def _disc(radius: int) -> np.ndarray:
 
 
 def _num_near(boundary: np.ndarray, other: np.ndarray, radius: int) -> int:
-    """Count the pixels of `boundary` that have a pixel of `other` within `radius` of them."""
+    """Count the pixels of `boundary` within `radius` pixels of any pixel of `other`."""
     near = cv2.dilate(other.view(np.uint8), _disc(radius)).view(bool)
     return int(np.count_nonzero(boundary & near))
 

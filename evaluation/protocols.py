@@ -1,7 +1,7 @@
-"""What is scored of which benchmark: DAVIS, YouTube-VOS, or any folder of annotations.
+"""Objects and frames to score: DAVIS, YouTube-VOS, or any folder of ground-truth masks.
 
-Outside DAVIS, an object is scored on every annotated frame after the first one that shows it, which
-is the mask it was given by, up to the last. It may appear on any frame.
+Outside DAVIS, an object may appear on any frame. The first ground-truth mask that shows it is its
+annotation. The object is scored on all later frames with ground truth, including the last one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from evaluation.predictions import (
 from util.images import natural_key
 from util.masks import labels_of
 
-ANY_LABEL = range(1, 256)
-# Where the training set's meta.json may be, in the folder of one year's YouTube-VOS.
-TRAIN_METAS = ("train/meta.json", "train_480p/meta.json")
+ALL_LABELS = range(1, 256)
+# Places of the training set's meta.json, relative to --yv_path.
+TRAIN_META_FILES = ("train/meta.json", "train_480p/meta.json")
 
 
 def find_split(davis_path: Path, year: int, split: str) -> tuple[Path, list[str]]:
-    """The folder with Annotations in it, and the sequences of a split; see `select_davis`."""
+    """Find the folder that contains Annotations, and the sequences of a split of DAVIS.
+
+    The arguments and errors are those of `select_davis`.
+    """
     base, listing = find_2016(davis_path, split) if year == 2016 else find_2017(davis_path, split)
     return base, read_sequences(listing)
 
@@ -40,42 +43,43 @@ def find_split(davis_path: Path, year: int, split: str) -> tuple[Path, list[str]
 def select_davis(
     results_path: Path, davis_path: Path, year: int = 2017, split: str = "val", resize: bool = False
 ) -> Selection:
-    """The official semi-supervised protocol: all frames but the first and the last.
+    """Select the frames of the official semi-supervised protocol: all but the first and the last.
 
-    The masks are results_path/<sequence>/<frame>.png.
+    Predictions are results_path/<sequence>/<frame>.png. Only file headers and the annotations of
+    the first frames are read.
 
     Args:
-        davis_path: for 2017 the folder that holds `trainval`, or `trainval` itself; for 2016 the
-            folder that holds `2016/Annotations` and `2017/trainval/ImageSets/2016`.
-        resize: predictions of another size than their annotation are not refused.
+        davis_path: folder of the dataset. 2017: contains `trainval`, or is `trainval` itself. 2016:
+            contains `2016/Annotations` and `2017/trainval/ImageSets/2016`.
+        resize: accept predictions of another size than their ground truth.
 
     Raises:
-        FileNotFoundError, ValueError: all that is missing, unreadable or of another size; from the
-            files' headers, before any mask but the first annotations is decoded.
+        FileNotFoundError: a folder or the list of sequences is missing.
+        ValueError: files are missing, unreadable or of another size. Names all of them.
     """
     base, names = find_split(davis_path, year, split)
     annotations, images = at_480p(base / "Annotations"), at_480p(base / "JPEGImages")
     convention = Convention(year)
-    found: list[SequenceFiles] = []
+    sequences: list[SequenceFiles] = []
     problems: list[str] = []
     for name in names:
-        annotated = list_masks(annotations / name)
-        if len(annotated) < 3:
+        masks = list_masks(annotations / name)
+        if len(masks) < 3:
             problems.append(
-                f"{annotations / name} holds {len(annotated)} annotated frames; scoring needs 3 or "
-                "more, since the first and the last are not scored."
+                f"{annotations / name} has {len(masks)} ground-truth masks, but scoring needs at "
+                "least 3, because the first and the last frame are not scored."
             )
             continue
-        labels = [1] if year == 2016 else _read_objects(annotated[0], convention)
+        labels = [1] if year == 2016 else _read_objects(masks[0], convention)
         if not labels:
             problems.append(
-                f"The annotation {annotated[0]} holds no object; the objects to score are those of "
-                "a sequence's first frame."
+                f"The annotation {masks[0]} shows no object: the objects to score are those of "
+                "the first frame."
             )
             continue
-        files = _pair(name, labels, annotated[1:-1], results_path / name, convention)
-        found.append(replace(files, images=images / name))
-    return _check(results_path, found, problems, [], resize)
+        files = _pair(name, labels, masks[1:-1], results_path / name, convention)
+        sequences.append(replace(files, image_folder=images / name))
+    return _check(results_path, sequences, problems, [], resize)
 
 
 def select_folders(
@@ -84,18 +88,23 @@ def select_folders(
     image_path: Path | None = None,
     resize: bool = False,
 ) -> Selection:
-    """Any annotations: ground_truth_path/<sequence>/<frame>.png, or those of one sequence right in it.
+    """Select all frames with ground truth, ground_truth_path/<sequence>/<frame>.png.
 
-    The masks, and the images that pictures of scores are drawn on, stand likewise in results_path
-    and image_path. Frames without an annotation are not scored. 255 is an object where a sequence
-    has no other.
+    The masks of a single sequence may also be directly in ground_truth_path. results_path and
+    image_path have the same layout. Frames without ground truth are not scored. 255 is an object if
+    a sequence has no other object.
+
+    Args:
+        image_path: images for the contact sheet; None if there are none.
+        resize: accept predictions of another size than their ground truth.
 
     Raises:
-        ValueError: as `select_davis`; there is nothing to score.
+        ValueError: as `select_davis`; or no object can be scored.
     """
     if not ground_truth_path.is_dir():
         raise ValueError(
-            f"The folder {ground_truth_path} does not exist: give --ground_truth_path annotations."
+            f"The folder {ground_truth_path} does not exist: pass a folder of ground-truth masks "
+            "to --ground_truth_path."
         )
     folders = sorted(
         (
@@ -105,30 +114,30 @@ def select_folders(
         ),
         key=natural_key,
     )
-    annotated = {name: list_masks(ground_truth_path / name) for name in folders}
-    places = {name: name for name in folders}
+    masks = {name: list_masks(ground_truth_path / name) for name in folders}
+    subfolders = {name: name for name in folders}
     if direct := list_masks(ground_truth_path):
-        if any(annotated.values()):
+        if any(masks.values()):
             raise ValueError(
-                f"{ground_truth_path} holds masks ({direct[0].name}) beside folders of masks: give the "
-                "folder of one sequence, or one with a folder for each."
+                f"{ground_truth_path} contains both masks ({direct[0].name}) and folders of masks: "
+                "pass the folder of one sequence, or a folder with one folder per sequence."
             )
         name = Path(os.path.abspath(ground_truth_path)).name
-        annotated, places = {name: direct}, {name: ""}
-    found: list[SequenceFiles] = []
+        masks, subfolders = {name: direct}, {name: ""}
+    sequences: list[SequenceFiles] = []
     warnings: list[str] = []
-    for name, place in places.items():
-        files = _select_given(name, annotated[name], results_path / place, ANY_LABEL)
+    for name, subfolder in subfolders.items():
+        files = _select_after_annotation(name, masks[name], results_path / subfolder, ALL_LABELS)
         if files is None:
-            warnings.append(_left_out(name, ground_truth_path / place))
+            warnings.append(_describe_skipped(name, ground_truth_path / subfolder))
         else:
-            found.append(replace(files, images=image_path and image_path / place))
-    if not found:
+            sequences.append(replace(files, image_folder=image_path and image_path / subfolder))
+    if not sequences:
         raise ValueError(
-            f"Nothing in {ground_truth_path} can be scored: it needs PNG masks, in it or in a folder for "
-            "each sequence, and a sequence an annotated frame after the first that shows an object."
+            f"{ground_truth_path} has nothing to score: it needs PNG masks, directly or in one "
+            "folder per sequence, and a mask after the first one that shows an object."
         )
-    return _check(results_path, found, [], warnings, resize)
+    return _check(results_path, sequences, [], warnings, resize)
 
 
 def select_youtube(
@@ -138,17 +147,19 @@ def select_youtube(
     train_meta: Path | None = None,
     resize: bool = False,
 ) -> Selection:
-    """YouTube-VOS: the objects of yv_path/<split>/meta.json, on the frames that it names.
+    """Select the objects and frames listed in yv_path/<split>/meta.json of YouTube-VOS.
 
-    The annotations are yv_path/<split>/Annotations/<video>/<frame>.png.
+    Ground truth is yv_path/<split>/Annotations/<video>/<frame>.png. Predictions are
+    results_path/<video>/<frame>.png.
 
     Args:
-        train_meta: the training set's meta.json, which tells seen categories from unseen ones;
-            None: one of `TRAIN_METAS`.
+        train_meta: meta.json of the training set, whose categories are the seen ones; None for the
+            first of `TRAIN_META_FILES` that exists.
+        resize: accept predictions of another size than their ground truth.
 
     Raises:
-        FileNotFoundError, ValueError: as `select_davis`; there are no annotations but those that
-            the objects are given by; there is no training set's meta.json.
+        FileNotFoundError, ValueError: as `select_davis`; or there is no ground truth except the
+            annotations of the objects; or the training set's meta.json is missing.
     """
     meta_path = yv_path / split / "meta.json"
     videos = read_meta(meta_path)
@@ -156,29 +167,30 @@ def select_youtube(
     images = yv_path / split / "JPEGImages"
     if not images.is_dir():
         images = yv_path / "all_frames" / f"{split}_all_frames" / "JPEGImages"
-    found: list[SequenceFiles] = []
+    sequences: list[SequenceFiles] = []
     problems: list[str] = []
     warnings: list[str] = []
     for name, objects in sorted(videos.items()):
-        unfit = [label for label, item in objects.items() if not _is_fit(label, item)]
-        if unfit:
+        invalid = [label for label, item in objects.items() if not _is_valid(label, item)]
+        if invalid:
             problems.append(
-                f"{meta_path} names object {', '.join(unfit)} of video {name}, which has no "
-                "category or no label from 1 to 255."
+                f"{meta_path} lists object {', '.join(invalid)} of video {name} without a category "
+                "or without a label from 1 to 255."
             )
             continue
         labels = {int(label): item for label, item in objects.items()}
-        wanted = _drop_given(list_masks(annotations / name), labels.values())
-        files = _select_given(name, wanted, results_path / name, labels)
+        masks = _select_listed(list_masks(annotations / name), labels.values())
+        files = _select_after_annotation(name, masks, results_path / name, labels)
         if files is None:
-            warnings.append(_left_out(name, annotations / name))
+            warnings.append(_describe_skipped(name, annotations / name))
             continue
-        found.append(replace(files, images=images / name if images.is_dir() else None))
-    if not found and not problems:
+        image_folder = images / name if images.is_dir() else None
+        sequences.append(replace(files, image_folder=image_folder))
+    if not sequences and not problems:
         raise ValueError(
-            f"Nothing in {annotations} can be scored: it holds the masks that the objects are "
-            "given by and no others, as the public sets do. The benchmark's server has the others: "
-            "scripts/make_submission.py packs masks for it."
+            f"{annotations} has nothing to score: like the public sets, it contains only the "
+            "annotations of the objects. Only the benchmark's server has the ground truth: pack "
+            "the masks for it with scripts/make_submission.py."
         )
     seen = _read_categories(yv_path, train_meta)
     with_categories = [
@@ -186,58 +198,62 @@ def select_youtube(
             files,
             is_seen={int(label): o.category in seen for label, o in videos[files.name].items()},
         )
-        for files in found
+        for files in sequences
     ]
     return _check(results_path, with_categories, problems, warnings, resize)
 
 
-def _is_fit(label: str, item: MetaObject) -> bool:
-    return bool(item.category) and label.isdecimal() and int(label) in ANY_LABEL
+def _is_valid(label: str, item: MetaObject) -> bool:
+    return bool(item.category) and label.isdecimal() and int(label) in ALL_LABELS
 
 
 def _read_categories(yv_path: Path, train_meta: Path | None) -> set[str]:
-    """The categories of the training set."""
-    candidates = [yv_path / name for name in TRAIN_METAS] if train_meta is None else [train_meta]
+    """Read the categories of the training set."""
+    candidates = [train_meta] if train_meta else [yv_path / name for name in TRAIN_META_FILES]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
         raise ValueError(
-            f"The training set's meta.json, which tells seen categories from unseen ones, is not "
-            f"{' or '.join(map(str, candidates))}: give it with --train_meta."
+            "The training set's meta.json, which lists the seen categories, does not exist at "
+            f"{' or '.join(map(str, candidates))}: give its path with --train_meta."
         )
     return {item.category for objects in read_meta(path).values() for item in objects.values()}
 
 
-def _drop_given(annotated: Sequence[Path], objects: Collection[MetaObject]) -> list[Path]:
-    """The annotated frames that meta.json names; none where all are objects' first frames.
+def _select_listed(masks: Sequence[Path], objects: Collection[MetaObject]) -> list[Path]:
+    """Select the ground-truth masks of frames in meta.json.
 
-    A public set's later masks show new objects alone: known ones are not to be scored on them.
+    Return none if each of them is the annotation of an object, as in the public sets. There, later
+    masks show only the new objects, so earlier objects cannot be scored on them.
     """
-    named = {frame for item in objects for frame in item.frames}
+    listed = {frame for item in objects for frame in item.frames}
     first = {min(item.frames, key=natural_key) for item in objects if item.frames}
-    wanted = [path for path in annotated if path.stem in named]
-    return [] if {path.stem for path in wanted} <= first else wanted
+    selected = [path for path in masks if path.stem in listed]
+    return [] if {path.stem for path in selected} <= first else selected
 
 
-def _select_given(
-    name: str, annotated: Sequence[Path], folder: Path, wanted: Collection[int]
+def _select_after_annotation(
+    name: str, masks: Sequence[Path], folder: Path, objects: Collection[int]
 ) -> SequenceFiles | None:
-    """A sequence from the first annotation after one that shows a wanted label; None: no such."""
-    for index, path in enumerate(annotated[:-1]):
+    """Select the frames after the first ground-truth mask that shows one of `objects`.
+
+    folder: the sequence's predictions. Returns None if there is no frame to score.
+    """
+    for index, path in enumerate(masks[:-1]):
         labels = [
             label
-            for label in labels_of(read_ground_truth(path, Convention.GIVEN))
-            if label in wanted
+            for label in labels_of(read_ground_truth(path, Convention.LABELS))
+            if label in objects
         ]
         if labels:
-            files = _pair(name, labels, annotated[index + 1 :], folder, Convention.GIVEN)
-            return replace(files, later=wanted)
+            files = _pair(name, labels, masks[index + 1 :], folder, Convention.LABELS)
+            return replace(files, later_labels=objects)
     return None
 
 
-def _left_out(name: str, folder: Path) -> str:
+def _describe_skipped(name: str, folder: Path) -> str:
     return (
-        f"Sequence {name} is left out: {folder} holds no annotated frame after the first that "
-        "shows an object."
+        f"Sequence {name} is not scored: {folder} has no ground-truth mask after the first one "
+        "that shows an object."
     )
 
 
@@ -252,7 +268,8 @@ def _pair(
     folder: Path,
     convention: Convention,
 ) -> SequenceFiles:
-    # The suffixes of the two may differ: .png and .PNG.
+    """Pair each ground-truth mask with the prediction of the same stem in `folder`."""
+    # Suffixes may differ: .png and .PNG.
     masks = {path.stem: path for path in list_masks(folder)}
     predictions = tuple(masks.get(path.stem, folder / f"{path.stem}.png") for path in ground_truths)
     return SequenceFiles(name, tuple(labels), predictions, tuple(ground_truths), convention)
@@ -260,22 +277,22 @@ def _pair(
 
 def _check(
     results_path: Path,
-    found: Sequence[SequenceFiles],
+    sequences: Sequence[SequenceFiles],
     problems: Sequence[str],
     warnings: Sequence[str],
     resize: bool,
 ) -> Selection:
-    """Check all files, and refuse what cannot be scored, everything at once."""
+    """Check the files of all sequences; raise ProblemsError with all problems."""
     if not results_path.is_dir():
         raise ValueError(
-            f"The results folder {results_path} does not exist; give --results_path the folder "
-            "with a folder of PNG masks for each sequence."
+            f"The results folder {results_path} does not exist: pass a folder with one folder of "
+            "PNG masks per sequence to --results_path."
         )
     problems, warnings = [*problems], [*warnings]
-    for files in found:
-        faults, notes = check_predictions(files, resize)
-        problems += faults
-        warnings += notes
+    for files in sequences:
+        file_problems, file_warnings = check_predictions(files, resize)
+        problems += file_problems
+        warnings += file_warnings
     if problems:
         raise ProblemsError(problems)
-    return Selection(tuple(found), tuple(warnings))
+    return Selection(tuple(sequences), tuple(warnings))

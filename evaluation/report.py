@@ -1,4 +1,4 @@
-"""The scores of a set of predicted masks: as values, on screen, as CSV and as JSON."""
+"""Scores of objects, sequences and a whole split, and their text table, CSV and JSON files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from evaluation.metrics import Statistics
 from util.files import write_json, write_rows
 
-# The official names.
+# Column names of the official files.
 GLOBAL_COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
-# The official file has the first three; readers that look them up by name find them here too.
+# The official file has the first three columns only.
 OBJECT_COLUMNS = (
     *("Sequence", "J-Mean", "F-Mean"),
     *("J-Recall", "J-Decay", "F-Recall", "F-Decay", "J&F-Mean"),
@@ -27,22 +26,22 @@ OBJECT_COLUMNS = (
 
 @dataclass(frozen=True)
 class Score:
-    """Region similarity J and boundary accuracy F of one object, or averaged over several."""
+    """Region similarity J and boundary accuracy F of one object, or their average over objects."""
 
     region: Statistics
     boundary: Statistics
 
     @property
     def mean(self) -> float:
-        """J&F: the mean of the means, the benchmark's headline."""
+        """J&F, the average of mean J and mean F."""
         return (self.region.mean + self.boundary.mean) / 2
 
 
 @dataclass(frozen=True)
 class ObjectScore(Score):
-    """The score of the object with this label in this sequence.
+    """Score of one object of a sequence.
 
-    is_seen: whether its category is in YouTube-VOS' training set; None where that is unknown.
+    is_seen: whether its category is in the training set of YouTube-VOS; None if unknown.
     """
 
     sequence: str
@@ -56,11 +55,11 @@ class ObjectScore(Score):
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of all objects of a split, in the split's order, at least one.
+    """Scores of all objects of a split, at least one, in the order of the split.
 
-    warnings: sentences on predictions that could be scored but look wrong.
-    curves: J and F on each scored frame, (T,) each, by the object's name; NaN before it appears.
-    frames: names of the scored frames, by sequence.
+    warnings: sentences about predictions that look wrong, and about objects that are not scored.
+    curves: object name -> J and F of each scored frame, (T,) each; NaN before the object appears.
+    frames: sequence name -> names of the scored frames.
     """
 
     objects: tuple[ObjectScore, ...]
@@ -70,19 +69,21 @@ class Scores:
 
     @property
     def worst_first(self) -> list[str]:
-        """The sequences, the least J&F first."""
+        """Names of the sequences, lowest J&F first."""
         sequences = self.sequences
         return sorted(sequences, key=lambda name: sequences[name].mean)
 
     @property
     def overall(self) -> Score:
-        """The average over objects: a sequence weighs by how many it has, as officially."""
+        """Average over all objects, as in the official code."""
         return average(self.objects)
 
     @property
     def categories(self) -> dict[str, Score]:
-        """The averages over objects of seen and unseen categories, as far as there are such, and G,
-        the average of the two; empty where categories are unknown."""
+        """Averages over the objects of "seen" and "unseen" categories, and their average "G".
+
+        A category without objects is missing. Empty if the categories are unknown.
+        """
         parts = {}
         for name, is_seen in (("seen", True), ("unseen", False)):
             if objects := [score for score in self.objects if score.is_seen is is_seen]:
@@ -91,13 +92,13 @@ class Scores:
 
     @property
     def sequences(self) -> dict[str, Score]:
-        """The average over the objects of each sequence."""
+        """Sequence name -> average over its objects."""
         by_sequence = groupby(self.objects, key=attrgetter("sequence"))
         return {name: average(list(objects)) for name, objects in by_sequence}
 
 
 def average(scores: Sequence[Score]) -> Score:
-    """Average each figure over `scores`, at least one."""
+    """Average all statistics over one or more scores."""
     return Score(
         region=_average([score.region for score in scores]),
         boundary=_average([score.boundary for score in scores]),
@@ -109,7 +110,8 @@ def _average(parts: Sequence[Statistics]) -> Statistics:
     return Statistics(float(mean), float(recall), float(decay))
 
 
-def _figures(score: Score) -> dict[str, float]:
+def _values(score: Score) -> dict[str, float]:
+    """Column name -> value."""
     return {
         "J&F-Mean": score.mean,
         **{f"J-{name.title()}": value for name, value in vars(score.region).items()},
@@ -118,7 +120,7 @@ def _figures(score: Score) -> dict[str, float]:
 
 
 def format_table(scores: Scores) -> str:
-    """Return the lines to show: each object, the mean of each sequence, the whole."""
+    """Format a text table of all objects, all sequences and the averages over all objects."""
     objects = [(score.name, score) for score in scores.objects]
     sequences = list(scores.sequences.items())
     names = ["sequence", "global", *(name for name, _ in objects)]
@@ -129,7 +131,7 @@ def format_table(scores: Scores) -> str:
 
     def block(title: str, rows: Iterable[tuple[str, Score]]) -> list[str]:
         lines = [
-            line(name, (f"{value:.3f}" for value in _figures(score).values()))
+            line(name, (f"{value:.3f}" for value in _values(score).values()))
             for name, score in rows
         ]
         return [line(title, GLOBAL_COLUMNS), *lines, ""]
@@ -144,41 +146,44 @@ def format_table(scores: Scores) -> str:
 
 
 def write_global_csv(path: Path, scores: Scores) -> None:
-    """Write the figures over all objects: a header and one row, as the official code does."""
-    figures = _figures(scores.overall)
-    write_rows(path, GLOBAL_COLUMNS, [[f"{figures[column]:.6f}" for column in GLOBAL_COLUMNS]])
+    """Write the averages over all objects: a header and one row, as in the official file."""
+    values = _values(scores.overall)
+    write_rows(path, GLOBAL_COLUMNS, [[f"{values[column]:.6f}" for column in GLOBAL_COLUMNS]])
 
 
 def write_object_csv(path: Path, scores: Scores, *, with_means: bool = False) -> None:
-    """Write a header and a row for each object, named <sequence>_<label> as officially.
+    """Write a header and one row per object, named <sequence>_<label> as in the official file.
 
-    with_means: go on with a row for each sequence, then one named "global" and, of YouTube-VOS,
-    "seen", "unseen" and "G", whose J&F-Mean is the benchmark's headline.
+    with_means: add one row per sequence, a row "global" and, for YouTube-VOS, the rows "seen",
+        "unseen" and "G". J&F-Mean of "G" is the main score of YouTube-VOS.
     """
     rows: list[tuple[str, Score]] = [(score.name, score) for score in scores.objects]
     if with_means:
         rows += [*scores.sequences.items(), ("global", scores.overall), *scores.categories.items()]
     cells = []
     for name, score in rows:
-        figures = _figures(score)
-        cells.append([name, *(f"{figures[column]:.6f}" for column in OBJECT_COLUMNS[1:])])
+        values = _values(score)
+        cells.append([name, *(f"{values[column]:.6f}" for column in OBJECT_COLUMNS[1:])])
     write_rows(path, OBJECT_COLUMNS, cells)
 
 
-def write_scores_json(path: Path, scores: Scores, record: Mapping[str, Any]) -> None:
-    """Write all figures, with J and F of each frame (null before its object), and the record."""
-    objects: dict[str, dict[str, Any]] = {}
+def write_scores_json(path: Path, scores: Scores, record: Mapping[str, object]) -> None:
+    """Write all scores, and J and F of every frame (null before the object appears).
+
+    record: further items of the file, such as the settings.
+    """
+    objects: dict[str, dict[str, object]] = {}
     sequences = scores.sequences
     for score in scores.objects:
         region, boundary = scores.curves[score.name]
-        frames = {"J": _plain(region), "F": _plain(boundary)}
-        objects[score.name] = {**_figures(score), "frames": frames}
+        frames = {"J": _to_json(region), "F": _to_json(boundary)}
+        objects[score.name] = {**_values(score), "frames": frames}
         if score.is_seen is not None:
             objects[score.name]["is_seen"] = score.is_seen
     content = {
-        "global": _figures(scores.overall),
-        "categories": {name: _figures(score) for name, score in scores.categories.items()},
-        "sequences": {name: _figures(sequences[name]) for name in scores.worst_first},
+        "global": _values(scores.overall),
+        "categories": {name: _values(score) for name, score in scores.categories.items()},
+        "sequences": {name: _values(sequences[name]) for name in scores.worst_first},
         "objects": objects,
         "frames": {name: list(frames) for name, frames in scores.frames.items()},
         "warnings": list(scores.warnings),
@@ -187,6 +192,6 @@ def write_scores_json(path: Path, scores: Scores, record: Mapping[str, Any]) -> 
     write_json(path, content)
 
 
-def _plain(values: np.ndarray) -> list[float | None]:
-    """Rounded values; JSON knows no NaN."""
+def _to_json(values: np.ndarray) -> list[float | None]:
+    """Round to six digits; None for NaN, which JSON does not have."""
     return [None if math.isnan(value) else round(value, 6) for value in values.tolist()]

@@ -39,7 +39,10 @@ class _Clip:
         image = self._frames[index]
         check_image(image, f"Frame {index}")
         if image.shape[:2] != self._size:
-            raise ValueError(f"Frame {index} is {image.shape[:2]}, but frame 0 is {self._size}.")
+            raise ValueError(
+                f"Frame {index} is {image.shape[:2]}, but frame 0 is {self._size}: all frames of a "
+                "clip need the same size."
+            )
         mask = self._masks.get(index)
         annotation = None if mask is None else resize_labels(mask, self._small)
         return Frame(index, str(index), resize_image(image, self._small), annotation)
@@ -61,8 +64,8 @@ class ClipSession:
         predictor: makes the sessions; its type of core must be InferenceCoreYV, the default.
         frames: (H, W, 3) uint8 RGB each, all of one size: a list, or any object with a length that
             loads frame i for `frames[i]`, in another thread.
-        scratch: folder for the backward propagation of "both", 1 byte a pixel and object; the
-            system's temporary folder by default.
+        scratch: folder for temporary files of "both", 1 byte per pixel, frame and object; by
+            default the system's temporary folder.
 
     Raises:
         ValueError: there are no frames, or the first one has a wrong shape or type.
@@ -100,7 +103,7 @@ class ClipSession:
             mask: (H, W) uint8 labels.
 
         Raises:
-            ValueError: the mask has a wrong size or type or no object, or there is no such frame.
+            ValueError: the mask has a wrong size or type or no object, or the frame does not exist.
         """
         index = self._check_index(frame_index)
         check_mask(mask, self._size, f"The mask on frame {index}")
@@ -124,11 +127,11 @@ class ClipSession:
         """Remove an object from a frame on, until a later mask shows it.
 
         Raises:
-            ValueError: there is no such object or frame.
+            ValueError: the object or the frame does not exist.
         """
         index = self._check_index(frame_index)
         if label not in self.labels:
-            raise ValueError(f"There is no object {label} to remove; there is {self.labels}.")
+            raise ValueError(f"There is no object {label}: the objects are {self.labels}.")
         self._removed.setdefault(label, []).append(index)
         mask = self._masks.get(index)
         if mask is not None:
@@ -158,7 +161,9 @@ class ClipSession:
                 frame has another size or type.
         """
         if direction not in ("forwards", "backwards", "both"):
-            raise ValueError(f"There is no direction {direction!r}: forwards, backwards or both.")
+            raise ValueError(
+                f"There is no direction {direction!r}: use forwards, backwards or both."
+            )
         if not self._masks:
             raise ValueError("There are no masks: call add_mask first.")
         side = self._predictor.settings.shorter_side

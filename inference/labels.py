@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-_OBJECTS_PER_PASS = 16  # resized to the output size at once
+_OBJECTS_PER_PASS = 16  # objects that are resized to the output size at once
 
 
 def check_image(image: np.ndarray, name: str) -> None:
@@ -18,11 +18,10 @@ def check_image(image: np.ndarray, name: str) -> None:
 
 
 def check_mask(mask: np.ndarray, size: tuple[int, int], name: str) -> None:
-    """Raise ValueError unless a mask is uint8 labels of the given size (H, W)."""
+    """Raise ValueError unless a mask is (H, W) uint8 of this size."""
     if mask.shape != size or mask.dtype != np.uint8:
         raise ValueError(
-            f"{name} is {mask.shape} {mask.dtype}: pass {size} uint8, one label a pixel, at the "
-            "size of the frame."
+            f"{name} is {mask.shape} {mask.dtype}: pass {size} uint8 labels, the size of the frame."
         )
 
 
@@ -44,8 +43,8 @@ def label_map(prob: torch.Tensor, labels: Sequence[int], size: tuple[int, int]) 
     Returns:
         (H, W) uint8; 0 is background.
     """
-    # Plane by plane: argmax over the first axis takes 30 ms at 480p on a CPU, this 1 ms an object.
-    # At another size, a few objects at a time: at 4K, the probabilities of 255 would take 8 GB.
+    # argmax over the first axis takes 30 ms at 480p on a CPU, this loop 1 ms per object. Only a few
+    # objects are resized at once: at 4K, the probabilities of 255 objects would take 8 GB.
     highest: torch.Tensor | None = None
     winners = torch.zeros(size, dtype=torch.uint8, device=prob.device)
     values = iter([0, *labels])

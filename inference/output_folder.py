@@ -1,8 +1,8 @@
-"""The folder that an eval script writes: which videos in it are complete, and of which run.
+"""The output folder of an eval script: complete videos and the settings of the run.
 
-A video's masks are written into a hidden folder that gets its name when they are complete, so that
-an interrupted run goes on where it stopped. Each process notes which of its videos are complete in
-a file of its own; the main process joins these with the run's.
+The masks of a video are written to a hidden folder, which gets its final name when all are there.
+Therefore an interrupted run can be resumed. Each process lists its complete videos in a file of its
+own, and the main process merges these files into run.json.
 """
 
 from __future__ import annotations
@@ -13,38 +13,39 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from datasets.video import Video
 from inference.probability_files import PROBABILITIES
 from inference.writer import BESIDE
-from util.files import claimed, write_json
+from util.files import lock_folder, write_json
 from util.hyper_para import EvalSettings
 from util.overlay import CODECS
 from util.provenance import Record, list_changes
 
 RUN_FILE = "run.json"
+_LIST_FILE = ".run.{}.json"  # complete videos of one process, by its rank
 
-# What differs between two runs of the same masks: the weights' digest tells the model, the videos
-# have digests, and what else a run writes is looked for.
+# Settings that may differ between runs into one folder. Digests identify weights and videos, and
+# `is_complete` checks the optional files.
 _IGNORED = {
     "model", "output", "device", "benchmark", "encode_batch", "overlay", "save_probabilities",
-    "davis_path", "yv_path", "data_path", "video", "mask",
+    "davis_path", "yv_path", "data_path", "video", "mask", "plugin",
 }  # fmt: skip
 
 
 @dataclass
 class OutputFolder:
-    """Masks in <root>/<video>/<frame>.png, and what tells how they were made in <root>/run.json.
+    """Masks in <root>/<video>/<frame>.png, and the records of the runs in <root>/run.json.
 
     Args:
         root: the folder.
-        record: what makes this run (settings, versions).
-        write_all: masks of all frames are wanted, not of the required ones alone.
-        overlay: so is <root>/<video>.mp4.
-        probabilities: so is <root>/<video>/probabilities/<frame>.npz.
-        statistics: so is <root>/<video>.csv.
-        rank: of this process among those that write here.
+        record: settings and versions of this run.
+        write_all: a video needs masks of all frames, not only of the required ones.
+        overlay: a video needs <root>/<video>.mp4.
+        probabilities: a video needs <root>/<video>/probabilities/<frame>.npz.
+        statistics: a video needs <root>/<video>.csv.
+        rank: rank of this process.
     """
 
     root: Path
@@ -54,18 +55,18 @@ class OutputFolder:
     probabilities: bool = False
     statistics: bool = False
     rank: int = 0
-    _noted: dict[str, str] = field(default_factory=dict, init=False)  # complete by this process
+    _completed: dict[str, str] = field(default_factory=dict, init=False)  # digests, by video
 
     @contextlib.contextmanager
-    def claim(self, videos: Sequence[Video]) -> Iterator[None]:
-        """Make the folder, clear what an interrupted run left, and record what is being run.
+    def lock(self, videos: Sequence[Video]) -> Iterator[None]:
+        """Make and lock the folder, delete leftovers of an interrupted run, and record this run.
 
         Raises:
-            ValueError: the folder cannot be written, or holds a run with other settings.
+            ValueError: the folder cannot be written, is locked, or holds a run with other settings.
         """
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(claimed(self.root))
+                stack.enter_context(lock_folder(self.root))
                 self._prepare(videos)
             except OSError as error:
                 raise ValueError(
@@ -75,10 +76,10 @@ class OutputFolder:
             yield
 
     def is_complete(self, video: Video) -> bool:
-        """Whether all masks are there, made of the frames and masks that the video has now."""
+        """Whether all files of a video exist and its frames and annotations are unchanged."""
         folder = self.root / video.name
-        wanted = range(len(video)) if self.write_all else video.required_frames
-        names = [video.frame_names[index] for index in wanted]
+        required = range(len(video)) if self.write_all else video.required_frames
+        names = [video.frame_names[index] for index in required]
         return (
             self._digests.get(video.name) == video.digest
             and all((folder / f"{name}.png").is_file() for name in names)
@@ -92,9 +93,9 @@ class OutputFolder:
 
     @contextlib.contextmanager
     def fill(self, video: Video) -> Iterator[Path]:
-        """A folder for what is made of a video, which gets its name at the end if all went well.
+        """Yield a folder for the files of a video; rename it to the video if the block succeeds.
 
-        Files called BESIDE with some suffix get the video's name, beside the folder.
+        Files with the stem BESIDE are moved beside the folder and named after the video.
         """
         partial = self._partial(video)
         try:
@@ -104,54 +105,56 @@ class OutputFolder:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    def join_notes(self) -> None:
-        """Write the run's file with what each process has noted, also of a run that was cut off."""
-        noted = sorted(self.root.glob(".run.*.json"))
-        for path in noted:
+    def merge_lists(self) -> None:
+        """Merge the lists of all processes, also those of a killed run, into run.json."""
+        lists = sorted(self.root.glob(_LIST_FILE.format("*")))
+        for path in lists:
             self._digests |= json.loads(path.read_text())
         write_json(self.root / RUN_FILE, {"runs": self._runs, "videos": self._digests})
-        for path in noted:
+        for path in lists:
             path.unlink()
 
     def _prepare(self, videos: Sequence[Video]) -> None:
         for video in videos:
-            for left in (self._partial(video), self._outdated(video)):
-                shutil.rmtree(left, ignore_errors=True)
+            for leftover in (self._partial(video), self._outdated(video)):
+                shutil.rmtree(leftover, ignore_errors=True)
         path = self.root / RUN_FILE
-        foreign = [v.name for v in videos if (self.root / v.name).exists()]
+        existing = [v.name for v in videos if (self.root / v.name).exists()]
         before = read_run_file(path)
-        if not foreign and not before["videos"] and not [*self.root.glob(".run.*.json")]:
-            before["runs"] = []  # a run that left no mask stands in nobody's way
-        if before["runs"]:
-            _refuse_other_settings(path, self.record)
-        elif foreign:
+        has_list = any(self.root.glob(_LIST_FILE.format("*")))
+        runs = before.runs if existing or before.digests or has_list else []
+        if runs:
+            _refuse_other_settings(path, runs[0], self.record)
+        elif existing:
             raise ValueError(
-                f"{self.root} holds {foreign[0]}, which no run here wrote ({RUN_FILE} is "
-                "missing): choose another --output, or remove that folder."
+                f"{self.root} contains a folder {existing[0]}, but no {RUN_FILE} of the run that "
+                "made it: choose another --output, or remove that folder."
             )
-        self._refuse_namesakes(before, videos)
-        self._runs = [*before["runs"], self.record]  # an interrupted run has several
-        self._digests: dict[str, str] = before["videos"]
-        self.join_notes()
+        self._refuse_other_video(runs, before.digests, videos)
+        self._runs = [*runs, self.record]  # one record for each time the run was resumed
+        self._digests = before.digests
+        self.merge_lists()
 
-    def _refuse_namesakes(self, before: dict[str, Any], videos: Sequence[Video]) -> None:
-        """Another --video of the same name would take the place of the one that is here."""
+    def _refuse_other_video(
+        self, runs: Sequence[Record], digests: dict[str, str], videos: Sequence[Video]
+    ) -> None:
+        """Raise ValueError if masks of another --video with the same name would be replaced."""
         source = self.record["settings"].get("video")
-        sources = {run["settings"].get("video") for run in before["runs"]} - {"", None}
+        sources = {run["settings"].get("video") for run in runs} - {"", None}
         for video in videos:
-            is_other = before["videos"].get(video.name, video.digest) != video.digest
+            is_other = digests.get(video.name, video.digest) != video.digest
             if source and is_other and sources and source not in sources:
                 raise ValueError(
-                    f"{self.root} holds masks of {video.name} made of {sorted(sources)[0]}, and "
-                    f"{source} has the same name: choose another --output."
+                    f"{self.root} contains masks of {sorted(sources)[0]}, and {source} has the "
+                    f"same name {video.name}: choose another --output."
                 )
 
     def _overlays(self, video: Video) -> list[Path]:
-        """Where the overlay may be."""
+        """Possible paths of the overlay video."""
         return [self.root / f"{video.name}{suffix}" for suffix in CODECS]
 
     def _publish(self, partial: Path, video: Video) -> None:
-        for path in self._overlays(video):  # of the masks that were there before
+        for path in self._overlays(video):  # they show the earlier masks
             path.unlink(missing_ok=True)
         for path in partial.glob(f"{BESIDE}.*"):
             path.replace(self.root / f"{video.name}{path.suffix}")
@@ -160,48 +163,64 @@ class OutputFolder:
             (self.root / video.name).rename(outdated)
         partial.rename(self.root / video.name)
         shutil.rmtree(outdated, ignore_errors=True)
-        self._noted[video.name] = video.digest
-        write_json(self.root / f".run.{self.rank}.json", self._noted)
+        self._completed[video.name] = video.digest
+        write_json(self.root / _LIST_FILE.format(self.rank), self._completed)
 
     def _partial(self, video: Video) -> Path:
-        """Where the masks of a video lie until they are complete."""
+        """Folder of the masks until they are complete."""
         return self.root / f".{video.name}.partial"
 
     def _outdated(self, video: Video) -> Path:
-        """Where older masks of a video go while the new ones take their place."""
+        """Folder of earlier masks while the new ones replace them."""
         return self.root / f".{video.name}.outdated"
 
 
-def read_run_file(path: Path) -> dict[str, Any]:
-    """The records of the runs, oldest first, and the digests of the videos that are complete.
+class RunFile(NamedTuple):
+    """Content of run.json."""
+
+    runs: list[Record]  # the oldest first
+    digests: dict[str, str]  # of the complete videos
+
+
+def read_run_file(path: Path) -> RunFile:
+    """Read run.json; the result is empty if there is no file.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file has other content.
     """
     if not path.exists():
-        return {"runs": [], "videos": {}}
+        return RunFile([], {})
     try:
         content = json.loads(path.read_text())
-        runs, videos = content["runs"], dict(content.get("videos", {}))
-        if not all({"settings", "weights_sha256"} <= run.keys() for run in runs) or not runs:
+        runs, digests = content["runs"], dict(content.get("videos", {}))
+        if not runs or not all(_is_record(run) for run in runs):
             raise KeyError("settings")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is not a record of a run ({error}): remove it, or choose another --output."
         ) from error
-    return {"runs": runs, "videos": videos}
+    return RunFile(runs, digests)
 
 
-def _refuse_other_settings(path: Path, record: dict[str, Any]) -> None:
-    """Masks of two runs in one folder would be nobody's result."""
-    first = read_run_file(path)["runs"][0]
-    # Settings that came since then were at their defaults.
-    before = {**asdict(EvalSettings()), **first["settings"]}
+def _is_record(run: object) -> bool:
+    return (
+        isinstance(run, dict) and isinstance(run.get("settings"), dict) and "weights_sha256" in run
+    )
+
+
+def _refuse_other_settings(path: Path, first: Record, record: Record) -> None:
+    """Raise ValueError if the folder's first run had settings that give other masks."""
+    defaults = asdict(EvalSettings())
+    # Options that are newer than the first run had their defaults then. An earlier version recorded
+    # "" instead of None.
+    before = {**defaults, **first["settings"]}
+    unset = {name for name, value in defaults.items() if value is None and before[name] == ""}
+    before |= dict.fromkeys(unset)
     before["weights_sha256"] = first["weights_sha256"]
     now = {**record["settings"], "weights_sha256": record["weights_sha256"]}
-    differing = list_changes(before, now, _IGNORED)
-    if differing:
+    changes = list_changes(before, now, _IGNORED)
+    if changes:
         raise ValueError(
-            f"{path.parent} holds masks made with other settings: {'; '.join(differing)}. Choose "
+            f"{path.parent} contains masks made with other settings: {'; '.join(changes)}. Choose "
             "another --output, or remove that folder."
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,7 +52,9 @@ class Predictor:
         self.device = pick_device(settings.device, started_ranks().local_rank)
         dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
         if settings.exact and dtype != torch.float32:
-            raise ValueError(f"exact needs float32, but the precision is {dtype}: choose one.")
+            raise ValueError(
+                f"exact needs float32, but the precision is {dtype}: choose one of them."
+            )
         tune(self.device, settings.exact, settings.benchmark)
         self.weights_sha256 = ""
         if network is None:
@@ -60,6 +64,24 @@ class Predictor:
         self.network = network.for_inference(self.device, dtype, settings.exact, settings.compile)
         self.policy = make_policy(self.network, settings)
         self.core_type = core_type
+
+    @classmethod
+    def load(cls, model: str | Path, **options: Any) -> Predictor:
+        """Load weights and make a predictor.
+
+        Args:
+            model: file of weights, our own or published.
+            options: options of the eval scripts by name, such as size=480 or amp=True.
+
+        Raises:
+            ValueError: an option is unknown, or the constructor raises it.
+        """
+        unknown = sorted({*options} - {field.name for field in fields(EvalSettings)})
+        if unknown:
+            raise ValueError(
+                f"There is no option {', '.join(unknown)}: util/hyper_para.py lists all of them."
+            )
+        return cls(EvalSettings(model=str(model), **options))
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """Normalise RGB for `InferenceCore.step`: (3, H, W) uint8 -> (3, H, W) float32."""
@@ -98,15 +120,17 @@ def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:
     """
     assert settings.memory is not None
     method, options = network.spec.method, policy_settings(settings)
-    lacking = None
+    lacking, advice = "", ""
     if settings.memory == "quality" and not network.predicts_quality:
-        lacking = "a quality head, as qdmn has"
+        lacking, advice = "a quality head, as qdmn has", "choose another policy"
     if settings.memory == "sam":
         options["compressor"] = network.compressor
         is_learned = (settings.mode or SamCompression.mode).endswith("compress")
         if network.compressor is None and is_learned:
-            lacking = "a compressor of memory frames, as rde has (the modes stm, two-frames, gt "
-            lacking += "and last need none)"
+            lacking = "a compressor of memory frames, as rde has"
+            advice = "use --mode stm, two-frames, gt or last, or choose another policy"
     if lacking:
-        raise ValueError(f"--memory {settings.memory} needs {lacking}; {method} has none.")
+        raise ValueError(
+            f"--memory {settings.memory} needs {lacking}, but {method} has none: {advice}."
+        )
     return POLICIES[settings.memory](**options)

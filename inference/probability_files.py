@@ -1,4 +1,4 @@
-"""Files of probabilities, for averaging over runs (--save_probabilities)."""
+"""Files of probabilities (--save_probabilities), for averaging over runs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class FrameProbabilities(NamedTuple):
 
 
 def pack_probabilities(prob: torch.Tensor, labels: Sequence[int]) -> FrameProbabilities:
-    """Probabilities (O+1, h, w) in [0, 1], on any device -> what is written."""
+    """Quantise probabilities (O+1, h, w) in [0, 1], on any device, to 8 bits."""
     return FrameProbabilities((prob * 255).round_().byte().cpu().numpy(), [*labels])
 
 
 def write_probabilities(path: Path, frame: FrameProbabilities, level: int = 1) -> None:
-    """Write <frame>.npz: `prob` and `labels` as in FrameProbabilities.
+    """Write <frame>.npz with the arrays `prob` and `labels` of FrameProbabilities.
 
-    level: of compression, from 0 for none to 9; the lowest keeps up with segmenting best.
+    Args:
+        level: compression from 0 (none) to 9; higher levels are slower than segmentation.
     """
     arrays = {"prob": frame.prob, "labels": np.array(frame.labels, np.uint8)}
     kind = zipfile.ZIP_DEFLATED if level else zipfile.ZIP_STORED
@@ -44,22 +45,22 @@ def write_probabilities(path: Path, frame: FrameProbabilities, level: int = 1) -
 
 
 def read_probabilities(path: Path) -> FrameProbabilities:
-    """Read what `write_probabilities` wrote.
+    """Read a file of `write_probabilities`.
 
     Raises:
-        ValueError: the file is damaged, or holds something else.
+        ValueError: the file is missing, damaged, or has other content.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
             prob, labels = content["prob"], [int(label) for label in content["labels"]]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} holds no probabilities that can be read ({error}): segment the video again "
-            "with --save_probabilities."
+            f"{path} cannot be read as probabilities ({error}): segment the video again with "
+            "--save_probabilities."
         ) from error
     if prob.dtype != np.uint8 or prob.ndim != 3 or len(prob) != len(labels) + 1:
         raise ValueError(
-            f"{path} holds {prob.shape} {prob.dtype} for {len(labels)} objects, which "
-            "--save_probabilities does not write: segment the video again."
+            f"{path} contains an array {prob.shape} {prob.dtype} for {len(labels)} objects instead "
+            "of (objects + 1, h, w) uint8: segment the video again with --save_probabilities."
         )
     return FrameProbabilities(prob, labels)

@@ -16,7 +16,7 @@ from inference.tracker import Tracker
 from model.features import EncodedImage
 from util.frames import Frame, FrameSource, prefetch
 
-# Optional frames are buffered together with required ones, up to this many a required one.
+# Optional frames are buffered together with required ones, up to this many frames per required one.
 _FRAMES_HELD = 5
 
 
@@ -133,9 +133,10 @@ def _is_certain(tracker: Tracker, frame: Frame, write_all: bool) -> bool:
 def _encode(
     tracker: Tracker, group: Iterable[Frame], write_all: bool
 ) -> dict[int, list[EncodedImage]]:
-    """Encode the certain frames of a group in one batch, by index; none where a batch is useless.
+    """Encode the frames of a group that will be segmented, in one batch, by frame index.
 
-    Frames before the first object are not encoded.
+    The result is empty if fewer than two frames can share a batch. Frames before the first object
+    are not encoded.
     """
     if not tracker.labels:
         group = itertools.dropwhile(lambda frame: frame.annotation is None, group)

@@ -1,4 +1,4 @@
-"""The runner of all eval scripts: segments videos into a folder, with progress, timing and a report.
+"""Runner of the eval scripts: segment videos into a folder, with progress bar and report.
 
 Under torchrun, the videos are distributed over the processes by length.
 """
@@ -28,7 +28,7 @@ from inference.tracker import Tracker
 from inference.writer import BESIDE, Output, Writer, draw_overlay
 from util.hyper_para import EvalSettings
 from util.provenance import Record, describe_run
-from util.ranks import Ranks, from_main, gather_over_ranks, join_ranks, leave_ranks
+from util.ranks import Ranks, gather_over_ranks, join_ranks, leave_ranks, run_on_main
 from util.signals import INTERRUPTED
 
 _BACKWARD_FOLDER = "backwards"  # probabilities of the backward propagation of "both"
@@ -54,6 +54,9 @@ def run_eval(
     """Run an eval script and return its exit status.
 
     Args:
+        settings: options of the script.
+        read_videos: reads the videos; it is called after the processes have joined.
+        build_predictor: loads the weights.
         writes_statistics: write per-object statistics, and print them for a single video.
 
     Returns:
@@ -87,8 +90,8 @@ class Runner:
     Args:
         predictor: makes the sessions; its settings are the run's.
         output: folder of the masks, <output>/<video>/<frame>.png.
-        record: settings and versions of the run, kept in <output>/run.json.
-        ranks: this process among those that share the videos.
+        record: settings and versions of the run, stored in <output>/run.json.
+        ranks: rank of this process and number of processes that share the videos.
         writes_statistics: also write per-object statistics, <output>/<video>.csv.
     """
 
@@ -117,7 +120,7 @@ class Runner:
             ValueError: the output folder is not writable, or holds a run with other settings.
         """
         with contextlib.ExitStack() as stack:
-            names = from_main(lambda: self._start(videos, stack))
+            names = run_on_main(lambda: self._start(videos, stack))
             todo = [video for video in videos if video.name in names]
             try:
                 report = self._run(share_videos(todo, self.ranks.world_size)[self.ranks.rank])
@@ -125,11 +128,11 @@ class Runner:
                 return join_reports(gather_over_ranks(report))
             finally:
                 if self.ranks.is_main:
-                    self.folder.join_notes()
+                    self.folder.merge_lists()
 
     def _start(self, videos: Sequence[Video], stack: contextlib.ExitStack) -> list[str]:
-        """Claim and prepare the folder; return the names of the videos to segment."""
-        stack.enter_context(self.folder.claim(videos))
+        """Lock and prepare the folder; return the names of the videos to segment."""
+        stack.enter_context(self.folder.lock(videos))
         return [video.name for video in videos if not self.folder.is_complete(video)]
 
     def _run(self, todo: Sequence[Video]) -> Report:
@@ -147,7 +150,7 @@ class Runner:
                 progressbar.ETA(),
             ],
         ) as bar:  # fmt: skip
-            start = time.perf_counter()  # after the bar, whose imports take a quarter second
+            start = time.perf_counter()  # after the bar, whose imports take 0.25 s
             for video in todo:
                 try:
                     with self.folder.fill(video) as partial:
@@ -209,7 +212,7 @@ class Runner:
             report.statistics[video.name] = format_statistics(rows)
 
     def _make_output(self, result: SegmentedFrame, labels: np.ndarray) -> Output:
-        """Collect what is written of a frame; labels (H, W) uint8 at the video's native size."""
+        """Collect the files of a frame; labels are (H, W) uint8 at the video's native size."""
         probabilities = None
         if self.settings.save_probabilities:
             assert result.prob is not None

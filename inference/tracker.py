@@ -161,7 +161,7 @@ class Tracker:
         """Remove one object; the others are segmented as before.
 
         Raises:
-            ValueError: there is no such object, or the sessions are not of InferenceCoreYV.
+            ValueError: the object does not exist, or the sessions are not of InferenceCoreYV.
         """
         for core in self._cores:
             if not isinstance(core, InferenceCoreYV):

@@ -1,11 +1,14 @@
-"""Save, load, recognise and convert weights. Strict, and never unpickles code."""
+"""Save, load, recognise and convert files of weights.
+
+Loading is strict, and never runs pickled code.
+"""
 
 from __future__ import annotations
 
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,36 +27,40 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def read_file(path: Path | str) -> dict[str, Any]:
-    """The dictionary in a file of weights.
+    """Read the dictionary in a file of weights.
 
     Raises:
-        ValueError: the file is absent, is no checkpoint, or holds pickled code.
+        ValueError: the file does not exist, is not a checkpoint, or contains pickled code.
+        PermissionError: the file cannot be read.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"There is no file {path}: give the path of a .pth file of weights.")
     try:
         with warnings.catch_warnings():
-            # torch warns of old formats before it fails; the sentences below say it better.
+            # torch warns about old formats and then fails; the messages below replace both.
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
-    except Exception as error:  # bytes of any kind make torch's reader fail in any way
-        is_cut = "unexpected EOF" in str(error)  # torch 2.4 tells it by the same exception
-        if isinstance(error, pickle.UnpicklingError) and _is_pickle(path) and not is_cut:
+    except Exception as error:  # torch can raise any exception for other kinds of files
+        is_truncated = "unexpected EOF" in str(error)  # an UnpicklingError in torch 2.4
+        if isinstance(error, pickle.UnpicklingError) and _is_pickle(path) and not is_truncated:
             raise ValueError(
-                f"{path} holds pickled Python objects, which could run code when loaded, so it was "
-                "not loaded. Save the state_dict alone: torch.save(model.state_dict(), path)."
+                f"{path} contains pickled Python objects, which could run code, so it was not "
+                "loaded. Save the state_dict alone: torch.save(model.state_dict(), path)."
             ) from error
         raise ValueError(_not_a_checkpoint(path)) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of weights.")
+        raise ValueError(
+            f"{path} contains a {type(content).__name__}, not a dictionary of weights: give a file "
+            "with a state_dict."
+        )
     return content
 
 
 def _is_pickle(path: Path) -> bool:
-    """Whether a file is whole as torch.save writes it (a zip), or starts as pickle.dump does."""
+    """Return True for a complete file of torch.save (a zip) or a file of pickle.dump."""
     with path.open("rb") as file:
         is_plain = file.read(1) == b"\x80"
     return is_plain or zipfile.is_zipfile(path)
@@ -62,28 +69,37 @@ def _is_pickle(path: Path) -> bool:
 def _not_a_checkpoint(path: Path) -> str:
     return (
         f"{path} is not a checkpoint that torch can read ({path.stat().st_size} bytes): it may be "
-        "cut short or another kind of file. Download or save it again."
+        "truncated or another kind of file. Download or save it again."
     )
 
 
 def save_network(path: Path, network: Network, record: dict[str, Any]) -> None:
-    """Write weights with what they are: `record` (settings, commit, versions) travels along."""
+    """Write a network's weights, its spec, and a record (settings, commit, versions).
+
+    Raises:
+        FloatingPointError: a weight is not finite. No file is written.
+        ValueError: the file cannot be written.
+    """
     for name, tensor in network.state_dict().items():
         if not tensor.isfinite().all():
             raise FloatingPointError(
-                f"{name} is not finite any more, so {path} was not written: the training has "
-                "broken down; go on from an earlier checkpoint with a lower --lr."
+                f"{name} is not finite, so {path} was not written: the training diverged. Resume "
+                "from an earlier checkpoint with a lower --lr."
             )
     content = {"format": FORMAT, "spec": asdict(network.spec), "weights": network.state_dict()}
     write_file(path, {**content, "record": record})
 
 
 def write_file(path: Path, content: dict[str, Any]) -> None:
-    """torch.save, whole or not at all."""
+    """Write a file with torch.save; if that fails, an existing file stays unchanged.
+
+    Raises:
+        ValueError: the file cannot be written.
+    """
     with atomic_path(path) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # torch's own writer tells a full disk by this
+        except RuntimeError as error:  # raised by torch if the disk is full
             raise ValueError(f"{path} cannot be written ({error}): is the disk full?") from error
 
 
@@ -94,29 +110,32 @@ def load_network(
     method: str | None = None,
     repeat: int = 0,
 ) -> Network:
-    """A network from our own file or from a published checkpoint, in float32 on the CPU.
+    """Load a network for training, in float32 on the CPU.
+
+    Evaluation uses `load_for_inference`.
 
     Args:
-        is_single_object: build the stage 0 network instead of the one for several objects.
-        seed: of what a stage 0 network lacks: the value encoder is widened for several objects by
-            an orthogonal channel, as published, and parts that stage 0 does not have start fresh.
-            Evaluation uses `load_for_inference`.
-        method: take a stage 0 network of another method for one of this, where its tensors are the
-            same (RDE's are STCN's).
-        repeat: of the network to build from a stage 0 network, see NetworkSpec.
+        path: file of this code, or published checkpoint.
+        is_single_object: build the network of stage 0, not the one for several objects.
+        seed: initialises what weights of stage 0 lack for later stages: an orthogonal input channel
+            of the value encoder, as published, and parts that stage 0 does not have.
+        method: load weights of stage 0 as this method if all its tensors are there (RDE's are
+            STCN's).
+        repeat: see NetworkSpec; for weights of stage 0.
 
     Raises:
-        ValueError: with the list of what is missing, extra or of another shape.
+        ValueError: the weights do not fit; the message lists missing and extra tensors and
+            different shapes.
     """
     spec, weights = read_weights(path)
     if is_single_object and not spec.is_single_object:
         raise ValueError(
-            f"{path} was trained with several objects (stages 1 to 3); stage 0 trains with one. "
-            "Start stage 0 without --load_network, or go on with --stage 3."
+            f"{path} was trained with several objects (stages 1 to 3), but stage 0 trains with "
+            "one: leave out --load_network, or train a later stage, such as --stage 3."
         )
     if spec.is_single_object:
         other = replace(spec, method=method or spec.method, repeat=repeat)
-        if not describe_differences(_empty(other), weights):
+        if not describe_differences(_meta_weights(other), weights):
             spec = other
     target = replace(spec, is_single_object=is_single_object)
     if spec.is_single_object and not is_single_object:
@@ -124,48 +143,57 @@ def load_network(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             fresh = build_network(target).state_dict()
-        alone = _empty(spec)
-        weights = {**{k: v for k, v in fresh.items() if k not in alone}, **weights}
+        single = _meta_weights(spec)
+        weights = {**{k: v for k, v in fresh.items() if k not in single}, **weights}
     return _fill(build_network(target), weights, path)
 
 
 def load_for_inference(path: Path | str) -> Network:
-    """The network for several objects, see `read_for_inference`."""
+    """Load the network for several objects, in float32 on the CPU; see `read_for_inference`."""
     spec, weights = read_for_inference(path)
     return _fill(build_network(spec), weights, path)
 
 
 def read_for_inference(path: Path | str) -> tuple[NetworkSpec, StateDict]:
-    """What is evaluated of a file of weights; stage 0 weights are widened by zeros, as published.
+    """Read spec and weights for evaluation with several objects.
 
-    Where their method has parts that stage 0 lacks (RDE), they are taken for the method that has
-    not.
+    Weights of stage 0 get an input channel of zeros, as published. If their method has parts that
+    stage 0 lacks (RDE), they load as the method that does not have these parts, after a warning.
+
+    Raises:
+        ValueError: see `read_weights`.
     """
     spec, weights = read_weights(path)
     if spec.is_single_object:
         weights = widen(weights, orthogonal_seed=None)
         spec = replace(spec, is_single_object=False)
-        whole = [replace(spec, method=name) for name in (spec.method, *METHODS)]
-        whole = [s for s in whole if s.size in METHODS[s.method].sizes]
-        fitting = next((s for s in whole if not describe_differences(_empty(s), weights)), spec)
+        specs = [replace(spec, method=name) for name in (spec.method, *METHODS)]
+        specs = [s for s in specs if s.size in METHODS[s.method].sizes]
+        fitting = next(
+            (s for s in specs if not describe_differences(_meta_weights(s), weights)), spec
+        )
         if fitting.method != spec.method:
             warnings.warn(
-                f"{path} holds stage 0 weights of {spec.method}, which lack parts of it: they are "
-                f"evaluated as {fitting.method}.",
+                f"{path} contains weights of {spec.method} after stage 0, which lack parts of this "
+                f"method: they are evaluated as {fitting.method}.",
                 stacklevel=2,
             )
         spec = fitting
     return spec, weights
 
 
-def _empty(spec: NetworkSpec) -> StateDict:
-    """Names and shapes of a network's tensors."""
+def _meta_weights(spec: NetworkSpec) -> StateDict:
+    """Return the state_dict of a network without numbers, on the meta device."""
     with torch.device("meta"):
         return build_network(spec).state_dict()
 
 
 def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
-    """What a file of weights is and holds, by our names, in float32."""
+    """Read spec and weights of a file, in float32, with the tensor names of this code.
+
+    Raises:
+        ValueError: see `read_file` and `convert_published`; or a weight is not finite.
+    """
     content = read_file(path)
     if content.get("format") == FORMAT:
         try:
@@ -180,18 +208,18 @@ def read_weights(path: Path | str) -> tuple[NetworkSpec, StateDict]:
             ) from error
     else:
         spec, weights = convert_published(content, path)
-    weights = {rename_former(name): _to_float(tensor) for name, tensor in weights.items()}
+    weights = {upgrade_tensor_name(name): _to_float(tensor) for name, tensor in weights.items()}
     broken = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
         raise ValueError(
-            f"{path} holds numbers that are not finite, in {_some(broken, 3)}: its training broke "
-            "down; take an earlier file."
+            f"{path} contains values that are not finite, in {_join(broken, 3)}: its training "
+            "diverged. Use an earlier file."
         )
     return spec, weights
 
 
-def rename_former(name: str) -> str:
-    """Today's name of a tensor in a file of an earlier version of this code."""
+def upgrade_tensor_name(name: str) -> str:
+    """Convert a tensor name of an earlier version of this code to the current name."""
     return name.replace(".trunk.", ".backbone.")
 
 
@@ -202,40 +230,41 @@ def _to_float(tensor: torch.Tensor) -> torch.Tensor:
 def convert_published(content: dict[str, Any], path: Path | str) -> tuple[NetworkSpec, StateDict]:
     """Recognise a published state_dict by its tensor names, and rename it.
 
-    Convolution biases ahead of a batch norm, which torchvision's backbones do not have, are folded
-    into the batch norm's running mean: exact, since batch norms use their running statistics.
+    Convolution biases before batch norms, which torchvision's backbones do not have, are folded
+    into the running mean. This is exact, since batch norms always use their running statistics.
 
     Raises:
-        ValueError: no method of ours has such names, with the nearest one's differences.
+        ValueError: no method has these names; the message lists the differences from the nearest
+            method.
     """
     if str(content.get("format", "")).endswith("-training"):
         raise ValueError(
-            f"{path} is a checkpoint to resume training from: give the file of weights beside it, "
-            "without _checkpoint in its name."
+            f"{path} is a checkpoint to resume training from: give the file of weights in the same "
+            "folder, without _checkpoint in its name."
         )
     if not content or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise ValueError(
-            f"{path} holds {_some(content) or 'nothing'}, not a state_dict: give the file of "
+            f"{path} contains {_join(content) or 'nothing'}, not a state_dict: give the file of "
             "weights (without _checkpoint in its name)."
         )
-    # Float32 first: biases are not folded in half precision.
+    # Biases are folded in float32, not in half precision.
     weights = {str(k).removeprefix("module."): _to_float(v) for k, v in content.items()}
     best: tuple[int, Method, StateDict, StateDict] | None = None
     for method in (m for m in METHODS.values() if m.renames):
         renamed = _fold_biases({_rename(method, k): v for k, v in weights.items()})
-        ours = _empty(NetworkSpec(method.name))
+        ours = _meta_weights(NetworkSpec(method.name))
         differing = len(ours.keys() ^ renamed.keys())
         if best is None or differing < best[0]:
             best = (differing, method, renamed, ours)
     assert best is not None
-    differing, method, found, ours = best
+    differing, method, converted, ours = best
     if differing:
         raise ValueError(
-            f"{path} is no checkpoint of a method known here; the nearest is {method.name}. "
-            + describe_differences(ours, found)
+            f"{path} is not a checkpoint of a known method; the nearest is {method.name}. "
+            + describe_differences(ours, converted)
         )
-    channels = found["value_encoder.backbone.conv1.weight"].shape[1]
-    return NetworkSpec(method.name, "base", is_single_object=channels == 4), found
+    channels = converted["value_encoder.backbone.conv1.weight"].shape[1]
+    return NetworkSpec(method.name, "base", is_single_object=channels == 4), converted
 
 
 def _rename(method: Method, name: str) -> str:
@@ -246,7 +275,7 @@ def _rename(method: Method, name: str) -> str:
 
 
 def _fold_biases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """bn(conv(x) + b) = bn'(conv(x)) with running_mean' = running_mean - b."""
+    """Fold biases b of convolutions into batch norms: running_mean' = running_mean - b."""
     folded = dict(weights)
     for name, bias in weights.items():
         module, _, kind = name.rpartition(".")
@@ -262,12 +291,15 @@ def _fold_biases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def widen(weights: StateDict, orthogonal_seed: int | None) -> StateDict:
-    """Give the value encoder's first convolution the input channel of the other objects' masks.
+    """Add the input channel for other objects' masks to weights of stage 0.
 
-    Orthogonal weights to train from (a seed), zeros to evaluate with (None), as published.
+    Args:
+        weights: weights of a network for a single object.
+        orthogonal_seed: seed of an orthogonal initialisation, for training; None for zeros, for
+            evaluation. Both are as published.
     """
     name = "value_encoder.backbone.conv1.weight"
-    weight = weights[name]  # (C, 4, 7, 7)
+    weight = weights[name]  # (C, 4, 7, 7) -> (C, 5, 7, 7)
     extra = torch.zeros_like(weight[:, :1])
     if orthogonal_seed is not None:
         with torch.random.fork_rng(devices=[]):
@@ -277,19 +309,21 @@ def widen(weights: StateDict, orthogonal_seed: int | None) -> StateDict:
 
 
 def load_backbone(backbone: ResNetBackbone, weights: StateDict, source: str) -> None:
-    """Fill a backbone from ImageNet weights with torchvision's names.
+    """Load ImageNet weights with torchvision's names into a backbone.
 
-    layer4 and fc have no place here. A backbone that also sees masks keeps orthogonal weights for
-    them, as published.
+    layer4 and fc are ignored. Input channels of masks are initialised orthogonally, as published.
+
+    Args:
+        source: file or model that the weights come from, for messages.
 
     Raises:
-        ValueError: `source` does not hold a ResNet of the backbone's depth and width.
+        ValueError: the weights are not of a ResNet of the backbone's depth and width.
     """
     ours = backbone.state_dict()
     if not all(isinstance(v, torch.Tensor) for v in weights.values()):
         raise ValueError(
-            f"{source} is no state_dict of a ResNet, but holds {_some(weights)}: give a file with "
-            "torchvision's names (conv1.weight, layer1.0.conv1.weight, ...)."
+            f"{source} is not the state_dict of a ResNet; it contains {_join(weights)}: give a "
+            "file with torchvision's names (conv1.weight, layer1.0.conv1.weight, ...)."
         )
     theirs = {k: _to_float(v) for k, v in weights.items() if not k.startswith(("layer4.", "fc."))}
     first = theirs.get("conv1.weight")
@@ -301,12 +335,12 @@ def load_backbone(backbone: ResNetBackbone, weights: StateDict, source: str) -> 
             theirs.setdefault(name, tensor)
     for name, tensor in theirs.items():
         if name.endswith("running_var") and tensor.isinf().any():
-            # A variance that overflowed in a half-precision file would silence its channel.
+            # An infinite variance would disable its channel. It overflowed in half precision.
             largest = torch.finfo(torch.float16).max
             theirs[name] = tensor.clamp(max=largest)
             warnings.warn(
-                f"{source}: {int(tensor.isinf().sum())} of {name} had overflown half precision; "
-                f"set to {largest:.0f}.",
+                f"{source}: {int(tensor.isinf().sum())} values of {name} overflowed in half "
+                f"precision; they are set to {largest:.0f}.",
                 stacklevel=2,
             )
     _fill(backbone, theirs, source)
@@ -322,21 +356,27 @@ def _fill(module: ModuleT, weights: StateDict, source: Path | str) -> ModuleT:
 
 
 def describe_differences(ours: StateDict, theirs: StateDict) -> str:
-    """A sentence each for what is missing, extra, and of another shape; empty where all fits."""
+    """List tensors that are missing, extra, or of a different shape; empty if there are none.
+
+    Args:
+        ours: the network's tensors.
+        theirs: the file's tensors.
+    """
     shapes = [
         f"{k} {tuple(theirs[k].shape)} instead of {tuple(v.shape)}"
         for k, v in ours.items()
         if k in theirs and theirs[k].shape != v.shape
     ]
-    found = {
+    differences = {
         "Missing": [k for k in ours if k not in theirs],
         "Extra": [k for k in theirs if k not in ours],
-        "Of another shape": shapes,
+        "Different shape": shapes,
     }
-    return " ".join(f"{what}: {_some(names)}." for what, names in found.items() if names)
+    return " ".join(f"{kind}: {_join(names)}." for kind, names in differences.items() if names)
 
 
-def _some(names: Any, most: int = 12) -> str:
-    names = [str(n) for n in names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _join(names: Iterable[object], most: int = 12) -> str:
+    """Join names by commas, at most the first `most`."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more

@@ -1,4 +1,4 @@
-"""torch.compile: for training, and for the parts of a network that segments."""
+"""torch.compile, for training and for the parts of a network for inference."""
 
 from __future__ import annotations
 
@@ -15,37 +15,41 @@ from model.spectral import SpectralFilter
 
 
 def has_compiler() -> bool:
-    """Whether torch.compile finds what it writes its kernels for."""
+    """Return True if there is a C++ compiler for torch.compile."""
     chosen = os.environ.get("CXX")
     return any(shutil.which(name) for name in ([chosen] if chosen else ["c++", "g++", "clang++"]))
 
 
 def require_compiler() -> None:
-    """Raise ValueError where torch.compile could not work."""
+    """Check that there is a C++ compiler for torch.compile.
+
+    Raises:
+        ValueError: there is none.
+    """
     if not has_compiler():
         raise ValueError(
-            "--compile needs a C++ compiler (g++ or clang++, or what the variable CXX names), and "
-            "there is none on the path: install one, or leave the flag out."
+            "--compile needs a C++ compiler: install g++ or clang++, name one in the environment "
+            "variable CXX, or leave out --compile."
         )
 
 
 def compile_parts(network: nn.Module, parts: Iterable[tuple[nn.Module, str]], mode: str) -> None:
-    """Have torch compile functions of modules, at the first frames that they see.
+    """Replace functions of a network by compiled ones; torch compiles them at their first call.
 
-    Graphs of GPUs, which all modes but "default" have, give their results in places of their own
-    that the next run writes over, so that results are copied from there.
+    In all modes but "default", torch uses CUDA graphs, whose next run overwrites the results of the
+    previous one. So results are copied.
 
     Args:
-        network: for inference, with unpacked convolutions.
-        parts: modules of it and the names of their functions.
-        mode: of torch.compile.
+        network: a network for inference, with unpacked convolutions.
+        parts: modules of the network and the names of the functions to compile.
+        mode: mode of torch.compile.
 
     Raises:
-        ValueError: there is no compiler.
+        ValueError: there is no C++ compiler.
     """
     require_compiler()
     for module in network.modules():
-        if isinstance(module, SpectralFilter):  # its bins are found by looking at values
+        if isinstance(module, SpectralFilter):  # the shapes of its basis depend on values
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
     for module, name in parts:
         run = torch.compile(getattr(module, name), mode=mode)
@@ -56,16 +60,18 @@ def _copying(run: Callable[..., Any]) -> Callable[..., Any]:
     def run_and_copy(*args: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()
         result = run(*args)
-        # What was handed in and comes back, as features do, is in no such place.
+        # Arguments that are returned, such as features, are no results of the graph.
         return _copy(result, {id(tensor): tensor for tensor in tensors_of(args)})
 
     return run_and_copy
 
 
 def _copy(result: Any, copies: dict[int, torch.Tensor]) -> Any:
-    """Tensors, and those in named tuples and dataclasses, each in memory of its own.
+    """Copy tensors, also those in tuples and dataclasses.
 
-    copies: by the id of a tensor, what takes its place; each that is made is added.
+    Args:
+        result: value that a function returned.
+        copies: id of a tensor -> its copy; new copies are added. Each tensor is copied once.
     """
     if isinstance(result, torch.Tensor):
         if id(result) not in copies:
@@ -81,7 +87,7 @@ def _copy(result: Any, copies: dict[int, torch.Tensor]) -> Any:
 
 
 def tensors_of(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors in tuples, lists and dataclasses."""
+    """Yield all tensors in tuples, lists and dataclasses."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, (tuple, list)):

@@ -1,7 +1,7 @@
-"""The spatio-temporal aggregation module (SAM) of RDE: two frames of memory become one.
+"""The spatio-temporal aggregation module (SAM) of RDE, which merges two memory frames into one.
 
 Li et al., Recurrent Dynamic Embedding for Video Object Segmentation, CVPR 2022, section 3.2.
-Shapes: see the legend in network.py; a clip of two frames is (B, C, 2, h, w).
+Shapes: see the legend in network.py; a pair of memory frames is (B, C, 2, h, w).
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from model.features import MemoryEntry
 
 
 class _Halve(nn.Module):
-    """Max-pool (B, C, T, h, w) by 2 in space; MPS knows no MaxPool3d in older releases of torch."""
+    """Max-pooling by 2 in space. Older releases of torch have no MaxPool3d for MPS."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # (B, C, T, h, w) -> (B, C, T, h/2, w/2)
         return F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
 
 
 class NonLocal(nn.Module):
-    """Every position of both frames sees every (pooled) one; no softmax (Wang et al., CVPR 2018).
+    """Non-local block over both frames (Wang et al., CVPR 2018), without softmax.
+
+    phi and g are max-pooled by 2 in space.
 
     Args:
         channels: C.
@@ -36,18 +39,18 @@ class NonLocal(nn.Module):
         self.W = nn.Conv3d(inner, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, 2, h, w) -> the same."""
+        """(B, C, 2, h, w) -> (B, C, 2, h, w)."""
         theta = self.theta(x)  # (B, C/2, 2, h, w)
-        phi, g = self.phi(x).flatten(2), self.g(x).flatten(2)  # (B, C/2, M)
-        # theta^T (phi g^T) is (theta^T phi) g^T without the (2hw, M) affinities.
-        # Divided first: a sum over all positions can overflow half precision.
+        phi, g = self.phi(x).flatten(2), self.g(x).flatten(2)  # (B, C/2, M), M pooled positions
+        # theta^T (phi g^T) equals (theta^T phi) g^T, but without the (2hw, M) affinity.
+        # Division comes first, because a sum over all positions can overflow half precision.
         mixed = (phi / phi.shape[2]) @ g.transpose(1, 2)  # (B, C/2, C/2)
         y = mixed.transpose(1, 2) @ theta.flatten(2)  # (B, C/2, 2hw)
-        return self.W(y.unflatten(2, theta.shape[2:])) + x
+        return self.W(y.unflatten(2, theta.shape[2:])) + x  # (B, C, 2, h, w)
 
 
-class _Atrous(nn.Module):
-    """A spatial convolution at some dilation, and relu; 1x1 where `rate` is 1."""
+class _AtrousConv(nn.Module):
+    """A dilated 3x3 convolution in space, or a 1x1 convolution if `rate` is 1; then ReLU."""
 
     def __init__(self, channels: int, rate: int) -> None:
         super().__init__()
@@ -63,27 +66,27 @@ class _Atrous(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(self.atrous_conv(x))
+        return F.relu(self.atrous_conv(x))  # (B, C/4, 2, h, w)
 
 
 class Pyramid3d(nn.Module):
-    """Four dilations side by side, merged by a convolution (Chen et al., DeepLab v3)."""
+    """ASPP: four dilations in parallel, then a convolution (Chen et al., DeepLab v3)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.aspp1, self.aspp2 = _Atrous(channels, 1), _Atrous(channels, 2)
-        self.aspp3, self.aspp4 = _Atrous(channels, 4), _Atrous(channels, 6)
+        self.aspp1, self.aspp2 = _AtrousConv(channels, 1), _AtrousConv(channels, 2)
+        self.aspp3, self.aspp4 = _AtrousConv(channels, 4), _AtrousConv(channels, 6)
         merged = 4 * (channels // 4)
         self.conv1 = nn.Conv3d(merged, channels, (1, 3, 3), padding=(0, 1, 1), bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, 2, h, w) -> the same."""
+        """(B, C, 2, h, w) -> (B, C, 2, h, w)."""
         parts = [self.aspp1(x), self.aspp2(x), self.aspp3(x), self.aspp4(x)]
         return F.relu(self.conv1(torch.cat(parts, 1)))
 
 
 class SqueezeExcitation3d(nn.Module):
-    """Scale each channel by what the means of all say (Hu et al., CVPR 2018)."""
+    """Squeeze and excitation: gates from the channel means (Hu et al., CVPR 2018)."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()
@@ -93,12 +96,13 @@ class SqueezeExcitation3d(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, 2, h, w) -> the same."""
-        return x * torch.sigmoid(self.mlp(x.mean((2, 3, 4))))[:, :, None, None, None]
+        """(B, C, 2, h, w) -> (B, C, 2, h, w)."""
+        gate = torch.sigmoid(self.mlp(x.mean((2, 3, 4))))  # (B, C)
+        return x * gate[:, :, None, None, None]
 
 
 class Aggregation(nn.Module):
-    """x + ASPP(x), of x after the non-local block and `repeat` squeeze-and-excitation blocks."""
+    """Non-local block, `repeat` squeeze-and-excitation blocks, then x + ASPP(x)."""
 
     def __init__(self, channels: int, repeat: int = 0) -> None:
         super().__init__()
@@ -107,18 +111,18 @@ class Aggregation(nn.Module):
         self.conv1 = Pyramid3d(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, 2, h, w) -> the same."""
+        """(B, C, 2, h, w) -> (B, C, 2, h, w)."""
         x = self.se(self.non_local(x))
         return x + self.conv1(x)
 
 
 class Compressor(nn.Module):
-    """[embedding so far, new frame] -> the new embedding, for keys and for values.
+    """Merge the embedding of earlier memory frames with a new memory frame.
 
     Args:
         key_channels: CK.
         value_channels: CV.
-        repeat: squeeze-and-excitation blocks in each of the two; none as published.
+        repeat: squeeze-and-excitation blocks for keys and for values (0 as published).
     """
 
     def __init__(self, key_channels: int, value_channels: int, repeat: int = 0) -> None:
@@ -131,9 +135,14 @@ class Compressor(nn.Module):
         )
 
     def forward(self, embedding: MemoryEntry, new: MemoryEntry) -> MemoryEntry:
-        """Both of one frame, and of the same objects."""
+        """Return the new embedding.
+
+        Args:
+            embedding: embedding of earlier frames, one frame in size.
+            new: the new memory frame, with the same objects.
+        """
         keys = torch.stack([embedding.key, new.key], 2)  # (B, CK, 2, h, w)
         values = torch.stack([embedding.value, new.value], 3).flatten(0, 1)  # (B*O, CV, 2, h, w)
-        key = self.compress_key(self.key_encoder(keys))[:, :, 0]
-        value = self.compress_value(self.value_encoder(values))[:, :, 0]
-        return MemoryEntry(key, value.unflatten(0, embedding.value.shape[:2]))
+        key = self.compress_key(self.key_encoder(keys))[:, :, 0]  # (B, CK, h, w)
+        value = self.compress_value(self.value_encoder(values))[:, :, 0]  # (B*O, CV, h, w)
+        return MemoryEntry(key, value.unflatten(0, embedding.value.shape[:2]))  # (B, O, CV, h, w)

@@ -1,4 +1,4 @@
-"""Convolutions that take along what follows them, and lay their weights out once for CPUs.
+"""Convolutions fused with addition and ReLU, whose weights are packed once for CPUs.
 
 Shapes: see the legend in network.py.
 """
@@ -11,72 +11,78 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.native.library import Library, library
+from model.native.library import Library, load_library
 from model.native.winograd import Weights
 
 
 def per_object(shared: torch.Tensor, num_objects: int) -> torch.Tensor:
-    """(B, ...) -> (B*O, ...): what the image gives, the same for every object of a sample."""
+    """Repeat image features for each object of a sample: (B, ...) -> (B*O, ...)."""
     if shared.shape[0] == 1:
-        return shared.expand(num_objects, *shared.shape[1:])  # a view: inference copies nothing
+        return shared.expand(num_objects, *shared.shape[1:])  # a view, without a copy
     return shared.repeat_interleave(num_objects, 0) if num_objects > 1 else shared
 
 
-def plus(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """x + other; over x, where no gradient is wanted."""
+def accumulate(x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return x + other; if autograd is off, overwrite x."""
     return x + other if torch.is_grad_enabled() else x.add_(other)
 
 
-def add_enlarged(x: torch.Tensor, skip: torch.Tensor, packing: Packing | None) -> torch.Tensor:
-    """x (B*O, C, h, w) at twice the size, bilinear, plus skip (B, C, 2h, 2w) of each sample.
+def upsample_and_add(x: torch.Tensor, skip: torch.Tensor, packing: Packing | None) -> torch.Tensor:
+    """Upsample x by 2, bilinear, and add skip features.
 
-    packing: of the convolutions around.
+    Args:
+        x: (B*O, C, h, w).
+        skip: (B, C, 2h, 2w).
+        packing: packing of the network's convolutions.
+
+    Returns:
+        (B*O, C, 2h, 2w).
     """
     native = packing and packing.native
-    if native is not None and len(skip) in (1, len(x)) and native.enlarge.suits(x):
-        return native.enlarge(x, skip)
-    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    return plus(x, per_object(skip, len(x) // len(skip)))
+    if native is not None and len(skip) in (1, len(x)) and native.upsample.supports(x):
+        return native.upsample(x, skip)
+    x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)  # (B*O, C, 2h, 2w)
+    return accumulate(x, per_object(skip, len(x) // len(skip)))
 
 
 class Packing(NamedTuple):
-    """How convolutions run once they are packed."""
+    """How packed convolutions run."""
 
-    native: Library | None  # what is compiled, where the machine has it and it is wanted
-    precise: bool = False  # Winograd's products are float32, even of bfloat16
+    native: Library | None  # the C++ functions; None to run all convolutions in oneDNN
+    precise: bool = False  # multiply bfloat16 as float32 in Winograd convolutions
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For copies and pickles of networks: what is compiled is each process's own."""
+        """Support copy and pickle: each process loads its own C++ library."""
         return _restore, (self.native is not None, self.precise)
 
 
 def _restore(is_native: bool, precise: bool) -> Packing:
-    return Packing(library() if is_native else None, precise)
+    return Packing(load_library() if is_native else None, precise)
 
 
 class _Packed(NamedTuple):
-    """Weights laid out for one part of a convolution's input, one way or the other."""
+    """Packed weights for one part of a convolution's input: for Winograd or for oneDNN."""
 
     winograd: Weights | None = None
     onednn: torch.Tensor | None = None
 
 
 class Conv2d(nn.Conv2d):
-    """torch's, with relus, and an addend, before and behind it.
+    """torch's Conv2d, with optional ReLU before, and addition and ReLU after the convolution.
 
-    After `pack` it is for inference on a CPU: 3x3 convolutions of stride 1 run by Winograd's
-    algorithm (native/winograd.py), where the machine can, and all others as oneDNN's with weights
-    that stay in the blocked layout that torch otherwise makes of them in every call. Addends cost
-    no pass of their own over the result.
+    `pack` prepares it for inference on a CPU: 3x3 convolutions of stride 1 use Winograd's algorithm
+    (native/winograd.py) if the machine supports it. All others use oneDNN, with weights in its
+    blocked layout, which torch would otherwise compute in every call. The addition then takes no
+    extra pass over the result.
     """
 
     packing: Packing | None = None
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> Conv2d:
-        """The same convolution, with the same parameters."""
+        """Return a convolution that shares the parameters of `conv`."""
         has_bias = conv.bias is not None
-        made = cls(
+        copied = cls(
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,  # type: ignore[arg-type]
@@ -87,19 +93,19 @@ class Conv2d(nn.Conv2d):
             bias=has_bias,
             device="meta",
         )
-        made.weight, made.bias = conv.weight, conv.bias
-        return made
+        copied.weight, copied.bias = conv.weight, conv.bias
+        return copied
 
     def pack(self, packing: Packing | None) -> None:
-        """Prepare for inference on a CPU, with these weights; or go back to torch's convolution.
+        """Prepare for inference on a CPU; None restores torch's convolution.
 
-        Weights that change later are not seen: pack again.
+        After a change of the weights, call it again.
         """
         self.packing = packing
         self._packed: dict[str, _Packed] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, which pack for themselves: packed weights cannot be copied."""
+        """Support copy and pickle: packed weights cannot be copied, so the copy packs again."""
         state = self.__dict__.copy()
         if self.packing is not None:
             state["_packed"] = {}
@@ -111,15 +117,21 @@ class Conv2d(nn.Conv2d):
         add: torch.Tensor | None = None,
         relu: bool = False,
         relu_first: bool = False,
-        spends_add: bool = False,
+        overwrite_add: bool = False,
     ) -> torch.Tensor:
-        """x (B, in_channels, h, w), add (B, out_channels, h', w') -> that shape.
+        """Compute [relu](conv([relu](x)) [+ add]).
 
-        add: added to the convolution, before the relu.
-        relu_first: of x.
-        spends_add: nobody needs the addend any more: the result may take its place.
+        Args:
+            x: (B, in_channels, h, w).
+            add: (B, out_channels, h', w'), of the output's shape, or (1, ...).
+            relu: apply ReLU to the output.
+            relu_first: apply ReLU to x.
+            overwrite_add: allow the result to overwrite `add`.
+
+        Returns:
+            (B, out_channels, h', w').
         """
-        return self._run("whole", x, self.bias, add, relu, relu_first, spends_add)
+        return self._run("whole", x, self.bias, add, relu, relu_first, overwrite_add)
 
     def _run(
         self,
@@ -129,13 +141,13 @@ class Conv2d(nn.Conv2d):
         add: torch.Tensor | None = None,
         relu: bool = False,
         relu_first: bool = False,
-        spends_add: bool = False,
+        overwrite_add: bool = False,
     ) -> torch.Tensor:
-        """Convolve with the part of the weight that sees x."""
+        """Convolve with the part of the weight that applies to x."""
         if self.packing is None or (torch.is_grad_enabled() and x.requires_grad):
             x = F.relu(x) if relu_first else x
             result = self._conv_forward(x, self._weight_of(part, x), bias)
-            result = result if add is None else plus(result, add)
+            result = result if add is None else accumulate(result, add)
             return F.relu_(result) if relu else result
         packed = self._packed.get(part)
         if packed is None:
@@ -149,39 +161,40 @@ class Conv2d(nn.Conv2d):
         ops = torch.ops.mkldnn
         if add is None:
             result = ops._convolution_pointwise(x, packed.onednn, bias, *place, "none", [], "")
-        else:  # oneDNN adds to what is there; its sum of three takes several times as long
+        else:  # oneDNN adds in place; its variant for a separate addend is several times slower
             add = add.expand(x.shape[0], *add.shape[1:])
-            into = torch.Tensor.contiguous if spends_add else torch.Tensor.clone
+            into = torch.Tensor.contiguous if overwrite_add else torch.Tensor.clone
             result = ops._convolution_pointwise_.binary(
                 into(add, memory_format=torch.channels_last), x, packed.onednn, bias, *place,
                 "add", 1.0, None, [], "",
             )  # fmt: skip
-        # oneDNN's own relu makes 0 of a NaN, which would hide broken weights and overflows.
+        # oneDNN's ReLU turns NaN into 0, which would hide broken weights and overflows.
         return F.relu_(result) if relu else result
 
     def _weight_of(self, part: str, x: torch.Tensor) -> torch.Tensor:
+        """Return the part of the weight that applies to x."""
         return self.weight
 
     def _pack(self, part: str, x: torch.Tensor) -> _Packed:
         assert self.packing is not None
         weight = self._weight_of(part, x).detach()
         native = self.packing.native
-        if native is not None and self._is_plain() and native.winograd.suits(weight):
+        if native is not None and self._is_plain() and native.winograd.supports(weight):
             return _Packed(winograd=native.winograd.pack(weight, self.packing.precise))
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
         run = torch.ops.mkldnn._reorder_convolution_weight
         return _Packed(onednn=run(weight, *place, [*x.shape]))
 
     def _is_plain(self) -> bool:
-        """Whether this is a 3x3 convolution that keeps the size, without further ado."""
+        """Return True for a 3x3 convolution of stride 1 with padding 1."""
         place = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups)
         return place == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
 
 
 class JointConv2d(Conv2d):
-    """A convolution of [what each object has, what the image gives all of them], side by side.
+    """A convolution of [features of each object, image features that all objects share].
 
-    Convolutions are linear, so that at inference the image's part is computed once for all objects.
+    Convolution is linear, so at inference the shared part is computed once for all objects.
     """
 
     def forward(  # type: ignore[override]
@@ -192,31 +205,51 @@ class JointConv2d(Conv2d):
         relu: bool = False,
         relu_first: bool = False,
     ) -> torch.Tensor:
-        """own (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, out_channels, h, w)."""
+        """Convolve the concatenation of `own` and `shared`; without `shared`, `own` alone.
+
+        Args:
+            own: (B*O, C1, h, w).
+            shared: (B, C2, h, w); C1 + C2 is in_channels.
+            add: (B*O, out_channels, h, w).
+            relu: apply ReLU to the output.
+            relu_first: apply ReLU to the inputs.
+
+        Returns:
+            (B*O, out_channels, h, w).
+        """
         if shared is None:
             return self._run("whole", own, self.bias, add, relu, relu_first)
         num_objects = own.shape[0] // shared.shape[0]
         if num_objects == 1 or shared.shape[0] > 1 or torch.is_grad_enabled():
-            both = torch.cat([own, per_object(shared, num_objects)], 1)
+            both = torch.cat([own, per_object(shared, num_objects)], 1)  # (B*O, C1 + C2, h, w)
             return self._run("whole", both, self.bias, add, relu, relu_first)
-        rest = self._run("shared", shared, self.bias, relu_first=relu_first)
+        rest = self._run("shared", shared, self.bias, relu_first=relu_first)  # (1, out, h, w)
         if add is None:
             return self._run("own", own, None, rest, relu, relu_first)
-        result = plus(self._run("own", own, None, add, relu_first=relu_first), rest)
+        result = accumulate(self._run("own", own, None, add, relu_first=relu_first), rest)
         return F.relu_(result) if relu else result
 
     def _weight_of(self, part: str, x: torch.Tensor) -> torch.Tensor:
         if part == "whole":
             return self.weight
         channels = x.shape[1]
-        some = self.weight[:, :channels] if part == "own" else self.weight[:, -channels:]
-        return some.contiguous(memory_format=torch.channels_last)
+        weight = self.weight[:, :channels] if part == "own" else self.weight[:, -channels:]
+        return weight.contiguous(memory_format=torch.channels_last)
+
+
+def bias_of(conv: nn.Conv2d) -> torch.Tensor:
+    """Return the bias of a convolution that has one."""
+    assert conv.bias is not None
+    return conv.bias
 
 
 def find_packing(device: torch.device, dtype: torch.dtype, exact: bool = False) -> Packing | None:
-    """How convolutions of a type are packed for a device; None for torch's own convolutions.
+    """Choose the packing of convolutions; None for torch's own convolutions.
 
-    exact: sums as torch computes them, so without Winograd's algorithm.
+    Args:
+        device: device of the network.
+        dtype: type of the weights.
+        exact: disable Winograd's algorithm, whose rounding differs from torch's.
     """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return None
@@ -226,4 +259,4 @@ def find_packing(device: torch.device, dtype: torch.dtype, exact: bool = False) 
         return None
     if dtype not in (torch.float32, torch.bfloat16):
         return None
-    return Packing(None if exact else library())
+    return Packing(None if exact else load_library())

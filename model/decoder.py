@@ -1,7 +1,8 @@
-"""Decoder: readout and skip features -> logits. Shapes: see the legend in network.py."""
+"""Decoders: readout and skip features -> logits. Shapes: see the legend in network.py."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -20,19 +21,24 @@ from model.spectral import SpectralFilter
 
 
 class Decoded(NamedTuple):
-    """What a decoder gives."""
+    """Output of a decoder.
 
-    logits: torch.Tensor  # (B, O, H, W), float32, each object for itself
-    boundary: torch.Tensor | None = None  # (B, O, H, W) logits, in training (GSFM)
+    Attributes:
+        logits: (B, O, H, W), float32, each object against its own background.
+        outputs: further outputs for the loss by name, (B, O, ...) each. `ClipUnroll` collects them.
+    """
+
+    logits: torch.Tensor
+    outputs: Mapping[str, torch.Tensor]
 
 
 class Decoder(nn.Module):
     """STCN's refinement decoder.
 
     Args:
-        in_channels: CV + width of the thin feature.
-        skip_channels: widths of feat4 and feat8.
-        widths: widths at strides 16, 8 and 4 (512, 256, 256 as published).
+        in_channels: CV + channels of the thin feature.
+        skip_channels: channels of feat4 and feat8.
+        widths: channels at strides 16, 8 and 4 (512, 256, 256 as published).
     """
 
     def __init__(
@@ -46,11 +52,12 @@ class Decoder(nn.Module):
         self.pred = Conv2d(widths[2], 1, 3, padding=1)
 
     def forward(self, readout: torch.Tensor, query: QueryFeatures) -> Decoded:
-        """readout (B, O, CV, h, w) -> logits (B, O, H, W)."""
-        return Decoded(_upsample(self.pred(F.relu(self.refine(readout, query))), readout))
+        """Decode a readout (B, O, CV, h, w) into logits (B, O, H, W)."""
+        logits = self.pred(F.relu(self.refine(readout, query)))
+        return Decoded(upsample_logits(logits, readout), {})
 
     def refine(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
-        """readout (B, O, CV, h, w) -> features (B*O, C, H/4, W/4)."""
+        """Compute features (B*O, C, H/4, W/4) of a readout (B, O, CV, h, w)."""
         x = readout.flatten(0, 1)
         if self.context is None:
             x = self.compress(x, query.thin)
@@ -63,7 +70,7 @@ class Decoder(nn.Module):
 class BoundaryDecoder(Decoder):
     """GSFM's decoder: a mask and a boundary branch that exchange features (section 3.3).
 
-    Args: as Decoder's.
+    Args: see Decoder.
     """
 
     def __init__(
@@ -83,7 +90,10 @@ class BoundaryDecoder(Decoder):
         self.predict_boundary_2 = Conv2d(width, 1, 3, padding=1)
 
     def forward(self, readout: torch.Tensor, query: QueryFeatures) -> Decoded:
-        """readout (B, O, CV, h, w) -> logits of masks, and of boundaries in training."""
+        """Decode a readout (B, O, CV, h, w) into logits of masks.
+
+        In training, the output "boundary" holds logits of the boundaries, (B, O, H, W).
+        """
         x = self.refine(readout, query)
         boundary = self.hfm(self.boundary_1(x))
         mask = self.mask_1(x)
@@ -92,15 +102,16 @@ class BoundaryDecoder(Decoder):
         mask = mask + self.fusion_2(boundary, relu=True)
         logits = self.pred(self.predict_mask(mask, relu=True))
         if not self.training:
-            return Decoded(_upsample(logits, readout))
+            return Decoded(upsample_logits(logits, readout), {})
         boundary = self.predict_boundary_2(self.predict_boundary_1(boundary, relu=True))
-        return Decoded(_upsample(logits, readout), _upsample(boundary, readout))
+        logits = upsample_logits(logits, readout)
+        return Decoded(logits, {"boundary": upsample_logits(boundary, readout)})
 
 
 class ContextDecoder(Decoder):
-    """QDMN's decoder: ASPP ahead of all, and a ResBlock on each skip.
+    """QDMN's decoder: ASPP before the first block, and a ResBlock on each skip connection.
 
-    Args: as Decoder's.
+    Args: see Decoder.
     """
 
     def __init__(
@@ -112,7 +123,7 @@ class ContextDecoder(Decoder):
         self.up_8_4 = RefinedUpsampleBlock(skip_channels[0], widths[1], widths[2])
 
 
-def _upsample(logits: torch.Tensor, readout: torch.Tensor) -> torch.Tensor:
-    """(B*O, 1, H/4, W/4) -> float32 (B, O, H, W)."""
+def upsample_logits(logits: torch.Tensor, readout: torch.Tensor) -> torch.Tensor:
+    """Upsample logits (B*O, 1, H/4, W/4) to float32 (B, O, H, W), with B and O of the readout."""
     logits = F.interpolate(logits.float(), scale_factor=4, mode="bilinear", align_corners=False)
     return logits[:, 0].unflatten(0, readout.shape[:2])

@@ -1,4 +1,4 @@
-"""What encoders hand on: a query's features, a memory frame, and memory as rows to read.
+"""What the encoders return: query features, memory frames, and memory as rows to read.
 
 Shapes: see the legend in network.py.
 """
@@ -6,7 +6,7 @@ Shapes: see the legend in network.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from model.matching import to_rows
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image and its features, which do not depend on earlier frames."""
+    """One image with the features that do not depend on earlier frames."""
 
     image: torch.Tensor  # (1, 3, H, W), normalised and padded
     padding: tuple[int, int, int, int]  # left, right, top, bottom
@@ -33,49 +33,51 @@ class EncodedImage:
 
 @dataclass
 class QueryFeatures:
-    """What one image gives, whatever its objects."""
+    """Features of the current frame, shared by all its objects."""
 
-    key: torch.Tensor  # (B, CK, h, w)
-    thin: torch.Tensor  # (B, CV, h, w), the decoder's view of feat16
+    key: torch.Tensor  # (B, CK, h, w), the query key
+    thin: torch.Tensor  # (B, CV, h, w), projection of feat16 for the decoder
     feat16: torch.Tensor  # (B, C16, h, w)
     feat8: torch.Tensor  # (B, C8, H/8, W/8)
     feat4: torch.Tensor  # (B, C4, H/4, W/4)
 
 
 class Rows(NamedTuple):
-    """Memory as rows of G groups that each have keys of their own: G is B where all objects of a
-    sample share them, else B*O."""
+    """Memory as rows, one per position of a memory frame.
+
+    G is the number of key sets: B if the objects of a sample share keys, else B*O.
+    """
 
     key: torch.Tensor  # (G, N, CK)
-    value: torch.Tensor  # (G, N, C): C is O*CV where objects share keys, else CV
+    value: torch.Tensor  # (G, N, C): C is O*CV if the objects share keys, else CV
 
 
 class MemoryView(NamedTuple):
-    """What one read sees. Rows of slots, oldest first; frame relations (IMSFR) need two more."""
+    """The part of the memory that one read uses, oldest slot first."""
 
-    key: torch.Tensor  # as Rows
-    value: torch.Tensor
-    first: Rows | None = None  # of the first frame alone
-    latest: Rows | None = None  # of the latest memory frame alone, with its detail as value
-    centre: torch.Tensor | None = None  # (G, 1, CK), which the keys are relative to
+    key: torch.Tensor  # (G, N, CK), see Rows
+    value: torch.Tensor  # (G, N, C)
+    first: Rows | None = None  # the first memory frame (IMSFR)
+    latest: Rows | None = None  # the latest memory frame, with its detail as value (IMSFR)
+    centre: torch.Tensor | None = None  # (G, 1, CK), which was subtracted from the keys
 
 
 @dataclass
 class MemoryEntry:
-    """What is remembered of one frame."""
+    """One encoded memory frame."""
 
-    key: torch.Tensor  # (B, CK, h, w), or where each object has its own (B, O, CK, h, w)
+    key: torch.Tensor  # (B, CK, h, w); if each object has its own key, (B, O, CK, h, w)
     value: torch.Tensor  # (B, O, CV, h, w)
-    detail: torch.Tensor | None = None  # (B, O, CV, h, w): a second value, while latest (IMSFR)
-    quality: torch.Tensor | None = None  # (B, O), how good the masks look (QDMN)
+    detail: torch.Tensor | None = None  # (B, O, CV, h, w), value of the latest frame (IMSFR)
+    quality: torch.Tensor | None = None  # (B, O), predicted quality of the masks (QDMN)
 
     @property
     def has_own_keys(self) -> bool:
-        """Whether each object has keys of its own."""
+        """True if each object has its own key."""
         return self.key.ndim == 5
 
-    def of_objects(self, members: slice) -> MemoryEntry:
-        """The same frame for some of its objects; its quality is still that of all of them."""
+    def select_objects(self, members: slice) -> MemoryEntry:
+        """Return the entry of some objects; the quality stays that of all objects."""
         return MemoryEntry(
             self.key[:, members] if self.has_own_keys else self.key,
             self.value[:, members],
@@ -84,40 +86,53 @@ class MemoryEntry:
         )
 
     def rows(self) -> Rows:
-        """Key and value as rows: (B, P, CK) and (B, P, O*CV), or with own keys (B*O, P, ...)."""
+        """Return key and value as rows.
+
+        (B, P, CK) and (B, P, O*CV); if each object has its own key, (B*O, P, CK) and (B*O, P, CV).
+        """
         return Rows(self._key_rows(), self._value_rows(self.value))
 
     def latest_rows(self) -> Rows | None:
-        """Key and detail as rows, where there is a detail."""
+        """Return key and detail as rows; None without a detail."""
         if self.detail is None:
             return None
         return Rows(self._key_rows(), self._value_rows(self.detail))
 
     def _key_rows(self) -> torch.Tensor:
-        return to_rows(self.key.flatten(0, 1) if self.has_own_keys else self.key)
+        return to_rows(self.key.flatten(0, 1) if self.has_own_keys else self.key)  # (G, P, CK)
 
     def _value_rows(self, value: torch.Tensor) -> torch.Tensor:
+        # (G, P, C)
         return to_rows(value.flatten(0, 1) if self.has_own_keys else value.flatten(1, 2))
 
 
 def join_objects(entries: Sequence[MemoryEntry]) -> MemoryEntry:
-    """One frame, encoded for some objects after the other."""
+    """Join entries of one frame that were encoded for different objects."""
+    first = entries[0]
     if len(entries) == 1:
-        return entries[0]
-    joined = {}
-    for field in fields(MemoryEntry):
-        parts = [getattr(entry, field.name) for entry in entries]
-        is_shared = parts[0] is None or (field.name == "key" and not entries[0].has_own_keys)
-        joined[field.name] = parts[0] if is_shared else torch.cat(parts, 1)
-    return MemoryEntry(**joined)
+        return first
+    key = first.key
+    if first.has_own_keys:
+        key = torch.cat([entry.key for entry in entries], 1)  # (B, O, CK, h, w)
+    details = [entry.detail for entry in entries if entry.detail is not None]
+    qualities = [entry.quality for entry in entries if entry.quality is not None]
+    return MemoryEntry(
+        key,
+        torch.cat([entry.value for entry in entries], 1),  # (B, O, CV, h, w)
+        torch.cat(details, 1) if details else None,  # (B, O, CV, h, w)
+        torch.cat(qualities, 1) if qualities else None,  # (B, O)
+    )
 
 
 def view_of(entries: Sequence[MemoryEntry]) -> MemoryView:
-    """All of some frames, oldest first, to read from (in training: inference has a bank)."""
+    """Return a view of all given frames, oldest first.
+
+    For training; inference reads from a MemoryBank.
+    """
     rows = [entry.rows() for entry in entries]
     return MemoryView(
-        torch.cat([r.key for r in rows], 1),
-        torch.cat([r.value for r in rows], 1),
+        torch.cat([r.key for r in rows], 1),  # (G, N, CK)
+        torch.cat([r.value for r in rows], 1),  # (G, N, C)
         rows[0],
         entries[-1].latest_rows(),
     )

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-# What ClipUnroll gives, by name.
+# Outputs of ClipUnroll by name.
 Outputs = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class HardExampleSchedule:
-    """The share of pixels that count: all before `start_warm`, `top_p` from `end_warm` on.
+    """Share of the hardest pixels in the loss: 1 up to `start_warm`, `top_p` from `end_warm`.
 
-    In between it falls linearly from 1 (Cheng et al., STCN, section 3.4).
+    In between it decreases linearly (Cheng et al., STCN, section 3.4).
     """
 
     start_warm: int
@@ -24,7 +24,7 @@ class HardExampleSchedule:
     top_p: float = 0.15
 
     def share(self, iteration: int) -> float:
-        """The share in (0, 1] at an iteration."""
+        """Return the share, in (0, 1], at an iteration."""
         if iteration < self.start_warm:
             return 1.0
         if iteration > self.end_warm:
@@ -36,13 +36,13 @@ class HardExampleSchedule:
 def hard_example_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, num_objects: torch.Tensor, share: float
 ) -> torch.Tensor:
-    """Cross entropy over the hardest pixels of each sample, averaged over the batch.
+    """Compute the cross entropy of the hardest pixels of each sample, averaged over the batch.
 
     Args:
         logits: (B, O+1, H, W), aggregated, background first.
-        labels: (B, H, W), long: 0 for background, o for object o.
-        num_objects: (B,): objects that a sample has; logits of those beyond do not take part.
-        share: share of a sample's pixels, the hardest first.
+        labels: (B, H, W), long: 0 background, o object o.
+        num_objects: (B,), number of objects of each sample; logits of absent objects are ignored.
+        share: share of the pixels of a sample, in (0, 1].
 
     Returns:
         A scalar.
@@ -57,8 +57,11 @@ def hard_example_cross_entropy(
 
 
 def mean_iou(logits: torch.Tensor, labels: torch.Tensor, num_objects: torch.Tensor) -> torch.Tensor:
-    """Mean IoU of the objects that exist, for logging; arguments as above; union 0 counts as 1."""
-    best = logits.argmax(1)
+    """Compute the mean IoU of the present objects, for the log; an empty union counts as 1.
+
+    Args: see `hard_example_cross_entropy`.
+    """
+    best = logits.argmax(1)  # (B, H, W)
     objects = torch.arange(1, logits.shape[1], device=logits.device)[None, :, None, None]
     predicted, true = best[:, None] == objects, labels[:, None] == objects  # (B, O, H, W)
     union = (predicted | true).sum((2, 3))
@@ -70,14 +73,15 @@ def mean_iou(logits: torch.Tensor, labels: torch.Tensor, num_objects: torch.Tens
 def segmentation_loss(
     outputs: Outputs, labels: torch.Tensor, num_objects: torch.Tensor, share: float
 ) -> dict[str, torch.Tensor]:
-    """STCN's loss of a clip: hard-example cross entropy, summed over the frames after the first.
+    """Compute STCN's loss: hard-example cross entropy, summed over the frames after the first.
 
     Args:
         outputs: of ClipUnroll.
-        labels: (B, T, H, W), long; num_objects: (B,); share: as `hard_example_cross_entropy`.
+        labels: (B, T, H, W), long.
+        num_objects, share: see `hard_example_cross_entropy`.
 
     Returns:
-        loss_1 ... of each frame, and total_loss.
+        "loss_1", "loss_2", ... of frames 1 to T-1, and "total_loss".
     """
     logits = outputs["logits"]
     losses = {
@@ -89,16 +93,19 @@ def segmentation_loss(
     return {**losses, "total_loss": torch.stack([*losses.values()]).sum()}
 
 
-# What GSFM's boundary loss weighs beside the cross entropy.
+# Weight of GSFM's boundary loss relative to the cross entropy.
 _BOUNDARY_WEIGHT = 0.05
 
 
 def segmentation_and_boundary_loss(
     outputs: Outputs, labels: torch.Tensor, num_objects: torch.Tensor, share: float
 ) -> dict[str, torch.Tensor]:
-    """GSFM's loss: `segmentation_loss`, and in each frame 0.05 times `boundary_loss`."""
+    """Compute GSFM's loss: `segmentation_loss`, plus 0.05 times `boundary_loss` in each frame.
+
+    Args: see `segmentation_loss`; `outputs` has "boundary", (B, T-1, O, H, W) logits.
+    """
     losses = segmentation_loss(outputs, labels, num_objects, share)
-    boundary = outputs["boundary"]  # (B, T-1, O, H, W)
+    boundary = outputs["boundary"]
     objects = torch.arange(1, boundary.shape[2] + 1, device=labels.device)[None, :]
     exists = (objects <= num_objects[:, None]).float()  # (B, O)
     total = losses.pop("total_loss")
@@ -112,11 +119,14 @@ def segmentation_and_boundary_loss(
 
 
 def boundary_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Binary cross entropy and dice (smoothed by 1) against the masks' boundaries.
+    """Compute binary cross entropy plus Dice loss (smoothed by 1) on the boundaries of masks.
+
+    The boundary of an object consists of the pixels where the 3x3 Laplacian of its mask exceeds
+    0.1, all of which lie inside the mask.
 
     Args:
-        logits: (B, O, H, W); masks: (B, O, H, W) in {0, 1}. Boundaries are where the 3x3 Laplacian
-            of a mask exceeds 0.1: the object's own rim.
+        logits: (B, O, H, W), of the boundaries.
+        masks: (B, O, H, W) in {0, 1}.
 
     Returns:
         (B, O).
@@ -130,18 +140,23 @@ def boundary_loss(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     )
     entropy = F.binary_cross_entropy_with_logits(logits, ground_truth, reduction="none").mean(2)
     prob = torch.sigmoid(logits)
-    overlap = 2 * (prob * ground_truth).sum(2) + 1
-    return entropy + 1 - overlap / (prob.sum(2) + ground_truth.sum(2) + 1)
+    intersection = 2 * (prob * ground_truth).sum(2) + 1
+    return entropy + 1 - intersection / (prob.sum(2) + ground_truth.sum(2) + 1)
 
 
 def segmentation_and_quality_loss(
     outputs: Outputs, labels: torch.Tensor, num_objects: torch.Tensor, share: float
 ) -> dict[str, torch.Tensor]:
-    """QDMN's loss: `segmentation_loss`, and in each frame the squared error of the quality head.
+    """Compute QDMN's loss: `segmentation_loss`, plus the squared error of the quality head.
 
-    Its score is to be the IoU of (probability > 0.5) with the ground_truth, both averaged over the slots
-    for objects. A slot without an object counts with its score and an IoU of 0, as published.
-    Perturbed first masks, where there are any, count object by object.
+    The target of a quality score is the IoU of (probability > 0.5) with the ground truth. Scores
+    and IoUs of a frame are averaged over the object slots; an empty slot has IoU 0, as published.
+    Scores of perturbed first masks are compared object by object.
+
+    Args: see `segmentation_loss`; `outputs` is that of QualityUnroll.
+
+    Returns:
+        As `segmentation_loss`, and the errors "quality_1", ... and "quality_perturbed".
     """
     losses = segmentation_loss(outputs, labels, num_objects, share)
     logits, quality = outputs["logits"], outputs["quality"].float()  # (B, T-1, O)
@@ -172,13 +187,17 @@ def recurrent_loss(
     decoder_f2_weight: float = 10.0,
     decoder_f4_weight: float = 10.0,
 ) -> dict[str, torch.Tensor]:
-    """RDE's loss: the running total of cross entropies is halved after each frame; divergences.
+    """Compute RDE's loss: cross entropies, whose running total is halved after each frame, plus
+    the divergences.
 
     Args:
-        outputs: of RecurrentUnroll; labels, num_objects, share: as `segmentation_loss`.
-        klloss_weight: of the divergence between a perturbed first mask's value and the true one's.
-        decoder_f2_weight: of the divergence between embedding and teacher in frame 2;
-            decoder_f4_weight: in frame 4 and later ones.
+        outputs: of RecurrentUnroll.
+        labels, num_objects, share: see `segmentation_loss`.
+        klloss_weight: weight of the divergence between the values of the perturbed and the true
+            first mask.
+        decoder_f2_weight: weight of the divergence between the readouts of the embedding and of
+            all frames, in frame 2.
+        decoder_f4_weight: the same in frame 4 and later frames.
     """
     losses = segmentation_loss(outputs, labels, num_objects, share)
     del losses["total_loss"]

@@ -1,9 +1,9 @@
-"""The methods as rows: parts, widths, and how the published checkpoint's names map onto ours."""
+"""The table of methods: parts, widths, training, and tensor names of the published checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -13,7 +13,7 @@ from model.decoder import BoundaryDecoder, ContextDecoder, Decoder
 from model.encoders import (
     GatedValueEncoder,
     KeyEncoder,
-    OwnKeyEncoder,
+    KeyValueEncoder,
     PriorKeyEncoder,
     ValueEncoder,
 )
@@ -27,45 +27,49 @@ from model.matching import dot_similarity, l2_similarity
 from model.modules import QualityHead, RelationFusion
 from model.network import Network, NetworkSpec
 from model.spectral import SpectralFilter
-from model.unroll import ClipUnroll, RecurrentUnroll
+from model.unroll import ClipUnroll, QualityUnroll, RecurrentUnroll
+from util.hyper_para import TrainSettings
+from util.presets import EVAL_METHOD_PRESETS, METHOD_PRESETS, POLICY_OPTIONS, STAGE_PRESETS
+from util.registration import check_options, memory_options
 
-# (outputs, labels (B, T, H, W), num_objects (B,), share of hard examples, and settings by name)
-# -> scalars by name.
+# (outputs of the unroll, labels (B, T, H, W), num_objects (B,), share of hard examples, options by
+# name) -> scalars by name, among them "total_loss".
 Loss = Callable[..., dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
 class Widths:
-    """Channels of a size of network."""
+    """Numbers of layers and channels for one size of a network."""
 
-    backbone_depth: int  # ResNet of the key encoder
+    backbone_depth: int  # layers of the key encoder's ResNet
     backbone_width: int
-    value_depth: int  # ResNet of the value encoder
+    value_depth: int  # layers of the value encoder's ResNet
     value_width: int
     key: int  # CK
-    value: int  # CV, and the thin feature's
+    value: int  # CV, also the channels of the thin feature
     decoder: tuple[int, int, int]  # at strides 16, 8, 4
-    quality: tuple[int, int] = (256, 1024)  # QDMN's head: convolutions, perceptron
+    quality: tuple[int, int] = (256, 1024)  # convolutions and MLP of QDMN's quality head
 
 
 BASE = Widths(50, 64, 18, 64, key=64, value=512, decoder=(512, 256, 256))
-# About an eighth of base's work outside the backbone, 32 MB in half precision; for laptops.
+# For laptops: about an eighth of BASE's work outside the backbone, 32 MB in half precision.
 SMALL = Widths(50, 64, 18, 32, key=64, value=128, decoder=(128, 128, 64))
-# For tests: everything there, nothing learned of use.
+# For tests: all parts, but too small to learn.
 TINY = Widths(8, 8, 8, 8, key=8, value=16, decoder=(16, 16, 8), quality=(8, 16))
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row.
+    """One method of the table.
 
     Args:
-        sizes: widths by name.
-        build: the network of a spec, from its widths.
-        renames: (published prefix, our prefix); the first that fits renames a tensor.
-        unroll: how a clip is segmented in training.
-        loss: of a clip in training.
-        loss_settings: the settings of train.py that the loss takes by name.
+        sizes: widths by the name of the size (base, small, tiny).
+        build: builds the network of a spec with these widths.
+        renames: (published prefix, our prefix) of tensor names; the first match applies. Empty if
+            there are no published checkpoints.
+        unroll: segments a clip in training.
+        loss: training loss of a clip.
+        loss_settings: options of train.py that are passed to the loss by name.
     """
 
     name: str
@@ -78,7 +82,7 @@ class Method:
 
 
 def _build_backbones(spec: NetworkSpec, widths: Widths) -> tuple[ResNetBackbone, ResNetBackbone]:
-    """Over images, and over images with masks."""
+    """Build the backbone of the key encoder (images) and of the value encoder (with masks)."""
     mask_channels = 1 if spec.is_single_object else 2
     return (
         ResNetBackbone(widths.backbone_depth, 3, widths.backbone_width),
@@ -107,7 +111,7 @@ def _build_gsfm(spec: NetworkSpec, widths: Widths) -> Network:
 
 def _build_rde(spec: NetworkSpec, widths: Widths) -> Network:
     network = _build_stcn(spec, widths)
-    if not spec.is_single_object:  # stage 0 has no memory to compress
+    if not spec.is_single_object:  # clips of stage 0 are not compressed
         network.compressor = Compressor(widths.key, widths.value, spec.repeat)
     return network
 
@@ -118,7 +122,7 @@ def _build_qdmn(spec: NetworkSpec, widths: Widths) -> Network:
     return Network(
         spec,
         PriorKeyEncoder(backbone, widths.key, widths.value),
-        OwnKeyEncoder(value_backbone, widths.key, widths.value, head),
+        KeyValueEncoder(value_backbone, widths.key, widths.value, head),
         ContextDecoder(2 * widths.value, backbone.channels[:2], widths.decoder),
         dot_similarity,
     )
@@ -128,7 +132,7 @@ def _build_imsfr(spec: NetworkSpec, widths: Widths) -> Network:
     backbone, value_backbone = _build_backbones(spec, widths)
     relations = RelationFusion(widths.value)
     if spec.is_single_object:
-        relations.gate2.requires_grad_(False)  # of the second object
+        relations.gate2.requires_grad_(False)  # it belongs to the second object
     return Network(
         spec,
         KeyEncoder(backbone, None, widths.value),
@@ -196,6 +200,7 @@ QDMN = Method(
         ("aspp.", "decoder.context."),
         ("decoder.", "decoder."),
     ),
+    unroll=QualityUnroll,
     loss=segmentation_and_quality_loss,
 )
 
@@ -213,19 +218,72 @@ IMSFR = Method(
     ),
 )
 
-METHODS: dict[str, Method] = {row.name: row for row in (STCN, GSFM, QDMN, RDE, IMSFR)}
+METHODS: dict[str, Method] = {method.name: method for method in (STCN, GSFM, QDMN, RDE, IMSFR)}
+
+
+def register_method(
+    method: Method,
+    train: Mapping[str, object] | None = None,
+    stages: Mapping[str, Mapping[str, object]] | None = None,
+    evaluation: Mapping[str, object] | None = None,
+    evaluation_by_dataset: Mapping[str, Mapping[str, object]] | None = None,
+) -> None:
+    """Add a method to all commands, from a plugin (docs/plugins.md).
+
+    Args:
+        train: options of train.py whose values differ from the defaults.
+        stages: stage ("0" to "3") -> options that differ from `train`. By default, the method has
+            all four stages, without differences.
+        evaluation: options of the memory in the eval scripts, such as memory, top and mem_every.
+            Missing options have STCN's values.
+        evaluation_by_dataset: davis, davis_2016 or youtube -> options that differ from
+            `evaluation`.
+
+    Raises:
+        ValueError: there is a method of this name, or an option, stage, data set or memory policy
+            is unknown.
+    """
+    name = method.name
+    if name in METHODS:
+        raise ValueError(f"There already is a method {name!r}: choose another name.")
+    stages = {stage: {} for stage in "0123"} if stages is None else stages
+    by_dataset = evaluation_by_dataset or {}
+    unknown = {*stages} - {*"0123"} or {*by_dataset} - {"davis", "davis_2016", "youtube"}
+    if unknown:
+        raise ValueError(
+            f"The method {name!r} has presets for {sorted(unknown)}: the stages are 0, 1, 2 and 3, "
+            "the data sets davis, davis_2016 and youtube."
+        )
+    owner = f"The method {name!r}"
+    for options in (train or {}, *stages.values()):
+        check_options(owner, options, [field.name for field in fields(TrainSettings)])
+    for options in (evaluation or {}, *by_dataset.values()):
+        check_options(owner, options, memory_options())
+        if "memory" in options and options["memory"] not in POLICY_OPTIONS:
+            raise ValueError(
+                f"{owner} has the unknown memory policy {options['memory']!r}: call "
+                "register_policy first."
+            )
+    METHODS[name] = method
+    METHOD_PRESETS[name] = dict(train or {})
+    STAGE_PRESETS.update({(name, stage): dict(options) for stage, options in stages.items()})
+    EVAL_METHOD_PRESETS[name] = dict(evaluation or {})
+    EVAL_METHOD_PRESETS.update({(name, key): dict(value) for key, value in by_dataset.items()})
 
 
 def build_network(spec: NetworkSpec) -> Network:
-    """A network with fresh weights.
+    """Build a network with new weights.
 
     Raises:
-        ValueError: no such method, or the method has no such size.
+        ValueError: there is no such method, or the method has no such size.
     """
     if spec.method not in METHODS:
-        raise ValueError(f"There is no method {spec.method!r}: choose from {', '.join(METHODS)}.")
-    row = METHODS[spec.method]
-    if spec.size not in row.sizes:
-        sizes = ", ".join(row.sizes)
+        raise ValueError(
+            f"There is no method {spec.method!r}: choose from {', '.join(METHODS)}, or give the "
+            "plugin that defines it with --plugin."
+        )
+    method = METHODS[spec.method]
+    if spec.size not in method.sizes:
+        sizes = ", ".join(method.sizes)
         raise ValueError(f"{spec.method} has no size {spec.size!r}: choose from {sizes}.")
-    return row.build(spec, row.sizes[spec.size])
+    return method.build(spec, method.sizes[spec.size])

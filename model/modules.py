@@ -1,4 +1,4 @@
-"""Building blocks that encoders and decoder share. Shapes: see the legend in network.py."""
+"""Building blocks of encoders and decoders. Shapes: see the legend in network.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.convolution import Conv2d, JointConv2d, add_enlarged, per_object
+from model.convolution import Conv2d, JointConv2d, per_object, upsample_and_add
 
 
 class ResBlock(nn.Module):
-    """conv2(relu(conv1(relu(x)))) + shortcut, the pre-activation block of STM and STCN.
+    """Pre-activation block of STM and STCN: conv2(relu(conv1(relu(x)))) + shortcut.
 
-    The shortcut is a 3x3 convolution of x (not of relu(x)) where the widths differ.
+    The shortcut is a 3x3 convolution of x (not of relu(x)) if the numbers of channels differ.
+
+    Args:
+        in_channels: channels of x and shared features together.
+        out_channels: channels of the output.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -24,12 +28,20 @@ class ResBlock(nn.Module):
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor, shared: torch.Tensor | None = None) -> torch.Tensor:
-        """x (B*O, C1, h, w), and what all objects share (B, C2, h, w) where there is something
-        -> (B*O, out_channels, h, w). C1 and C2 make in_channels."""
-        residual = self.conv1(x, shared, relu=True, relu_first=True)
+        """Apply the block to x, or to the concatenation of x and shared features.
+
+        Args:
+            x: (B*O, C1, h, w), features of each object.
+            shared: (B, C2, h, w), features that all objects of a sample share; C1 + C2 is
+                in_channels.
+
+        Returns:
+            (B*O, out_channels, h, w).
+        """
+        residual = self.conv1(x, shared, relu=True, relu_first=True)  # (B*O, out_channels, h, w)
         if self.downsample is not None:
             return self.conv2(residual, add=self.downsample(x, shared))
-        assert shared is None, "a shortcut without a convolution keeps the width"
+        assert shared is None, "an identity shortcut requires in_channels = out_channels"
         return self.conv2(residual, add=x)
 
 
@@ -44,20 +56,20 @@ class ChannelGate(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> the same, every channel scaled by a gate in (0, 1)."""
+        """Scale each channel of (B, C, h, w) by a gate in (0, 1)."""
         gate = torch.sigmoid(self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3))))  # (B, C)
         return x * gate[:, :, None, None]
 
 
 class SpatialGate(nn.Module):
-    """CBAM's spatial attention (Woo et al., eq. 3), without batch norm as STCN uses it."""
+    """CBAM's spatial attention (Woo et al., eq. 3), without batch norm as in STCN."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(2, 1, 7, padding=3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> the same, every position scaled by a gate in (0, 1)."""
+        """Scale each position of (B, C, h, w) by a gate in (0, 1)."""
         pooled = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], 1)  # (B, 2, h, w)
         return x * torch.sigmoid(self.conv(pooled))
 
@@ -74,12 +86,18 @@ class FeatureFusion(nn.Module):
 
     def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
         """x (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, out_channels, h, w)."""
-        x = self.block1(x, shared)
+        x = self.block1(x, shared)  # (B*O, out_channels, h, w)
         return self.block2(x + self.spatial_gate(self.channel_gate(x)))
 
 
 class UpsampleBlock(nn.Module):
-    """Double the resolution and add the encoder's finer features, then a ResBlock."""
+    """Upsample by 2, add the skip features of the encoder, and apply a ResBlock.
+
+    Args:
+        skip_channels: channels of the skip features.
+        in_channels: channels of the features to upsample.
+        out_channels: channels of the output.
+    """
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -87,16 +105,19 @@ class UpsampleBlock(nn.Module):
         self.out_conv = ResBlock(in_channels, out_channels)
 
     def forward(self, skip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """skip (B, C, 2h, 2w), x (B*O, in_channels, h, w) -> (B*O, out_channels, 2h, 2w).
+        """skip (B, skip_channels, 2h, 2w), x (B*O, in_channels, h, w) -> (B*O, out, 2h, 2w).
 
-        The skip convolution sees the image alone, so it runs once for all objects.
+        The skip convolution depends on the image alone, so it runs once for all objects.
         """
-        skip = self.skip_conv(skip)
-        return self.out_conv(add_enlarged(x, skip, self.skip_conv.packing))
+        skip = self.skip_conv(skip)  # (B, in_channels, 2h, 2w)
+        return self.out_conv(upsample_and_add(x, skip, self.skip_conv.packing))
 
 
 class RefinedUpsampleBlock(nn.Module):
-    """QDMN's UpsampleBlock, whose skip convolution is followed by a ResBlock."""
+    """QDMN's UpsampleBlock, with a ResBlock after the skip convolution.
+
+    Args: see UpsampleBlock.
+    """
 
     def __init__(self, skip_channels: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -106,12 +127,12 @@ class RefinedUpsampleBlock(nn.Module):
 
     def forward(self, skip: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """See UpsampleBlock."""
-        skip = self.skip_conv2(self.skip_conv1(skip))
-        return self.out_conv(add_enlarged(x, skip, self.skip_conv1.packing))
+        skip = self.skip_conv2(self.skip_conv1(skip))  # (B, in_channels, 2h, 2w)
+        return self.out_conv(upsample_and_add(x, skip, self.skip_conv1.packing))
 
 
-class _Atrous(nn.Module):
-    """A convolution at some dilation (1x1 where `rate` is 1), batch norm and relu."""
+class _AtrousConv(nn.Module):
+    """A dilated 3x3 convolution, or a 1x1 convolution if `rate` is 1; then batch norm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, rate: int) -> None:
         super().__init__()
@@ -122,21 +143,26 @@ class _Atrous(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-        return F.relu_(self.bn(self.atrous_conv(x, shared)))
+        return F.relu_(self.bn(self.atrous_conv(x, shared)))  # (B*O, out_channels, h, w)
 
 
 class AtrousPyramid(nn.Module):
-    """ASPP: four dilations and the global mean side by side, merged (Chen et al., DeepLab v3).
+    """ASPP: four dilations and the global mean in parallel, then a 1x1 convolution.
 
-    Its dropout never acted in QDMN's training, where all of the network is in eval mode.
+    Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017. QDMN's dropout
+    is left out: it had no effect in its training, where the whole network was in eval mode.
+
+    Args:
+        channels: channels of input and output.
+        width: channels of each of the five branches.
     """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.aspp1, self.aspp2 = _Atrous(channels, width, 1), _Atrous(channels, width, 6)
-        self.aspp3, self.aspp4 = _Atrous(channels, width, 12), _Atrous(channels, width, 18)
+        self.aspp1, self.aspp2 = _AtrousConv(channels, width, 1), _AtrousConv(channels, width, 6)
+        self.aspp3, self.aspp4 = _AtrousConv(channels, width, 12), _AtrousConv(channels, width, 18)
         self.global_avg_pool = nn.Sequential(
-            nn.Identity(),  # the mean is taken ahead of it; published names count from here
+            nn.Identity(),  # in place of the published pooling layer, to keep the tensor names
             nn.Conv2d(channels, width, 1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
@@ -146,21 +172,26 @@ class AtrousPyramid(nn.Module):
 
     def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
         """x (B*O, C1, h, w), shared (B, C2, h, w) -> (B*O, C1 + C2, h, w)."""
+        # (B*O, C1, 1, 1) and (B*O, C2, 1, 1)
         means = [F.adaptive_avg_pool2d(x, 1), F.adaptive_avg_pool2d(shared, 1)]
         means[1] = per_object(means[1], x.shape[0] // shared.shape[0])
+        # (B*O, width, 1, 1) -> (B*O, width, h, w)
         pooled = self.global_avg_pool(torch.cat(means, 1)).expand(-1, -1, *x.shape[2:])
         parts = [aspp(x, shared) for aspp in (self.aspp1, self.aspp2, self.aspp3, self.aspp4)]
+        # (B*O, 5 * width, h, w) -> (B*O, channels, h, w)
         return F.relu_(self.bn1(self.conv1(torch.cat([*parts, pooled], 1))))
 
 
 class QualityHead(nn.Module):
-    """QDMN's score of a mask from the features that saw it (Liu et al., ECCV 2022, section 3.2).
+    """QDMN's prediction of the quality of a mask (Liu et al., ECCV 2022, section 3.2).
 
     Args:
-        channels: of the features; width: of the convolutions; hidden: of the perceptron.
+        channels: channels of the features.
+        width: channels of the convolutions.
+        hidden: width of the MLP's hidden layer.
     """
 
-    size = 24  # features are resized to this side, so that any frame fits the perceptron
+    size = 24  # features are resized to size x size, so that any frame fits the MLP
 
     def __init__(self, channels: int, width: int, hidden: int) -> None:
         super().__init__()
@@ -173,22 +204,29 @@ class QualityHead(nn.Module):
         nn.init.constant_(self.fc2.bias, 0.5)
 
     def forward(self, feat16: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> (B,), from 0 up: the IoU that the mask seems to have."""
+        """Predict the IoU of masks from the value encoder's features.
+
+        Args:
+            feat16: (B, C, h, w), features of image and mask.
+
+        Returns:
+            (B,): the quality, at least 0 (in training, it can be negative).
+        """
         x = F.interpolate(feat16, (self.size, self.size), mode="bilinear", align_corners=False)
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
-            x = conv(x, relu=True)
-        score = self.fc2(F.relu(self.fc1(x.flatten(1))))[:, 0]
-        # In training too the published head ends in a relu, which once shut never opens again.
-        return score if self.training else F.relu(score)
+            x = conv(x, relu=True)  # (B, width, 24, 24), after conv4 (B, width, 12, 12)
+        quality = self.fc2(F.relu(self.fc1(x.flatten(1))))[:, 0]  # (B,)
+        # The published head ends in a ReLU in training too; below 0, it has no gradient.
+        return quality if self.training else F.relu(quality)
 
 
 class RelationFusion(nn.Module):
-    """IMSFR's sum of three reads under one gate: memory, first frame, latest memory frame.
+    """IMSFR's gated sum of three reads: memory, first frame and latest memory frame.
+
+    Training uses a second gate for the second object; inference uses the first gate for all.
 
     Args:
         channels: CV.
-
-    Training has a second gate, for the second object; segmentation uses the first for all.
     """
 
     def __init__(self, channels: int) -> None:
@@ -199,13 +237,14 @@ class RelationFusion(nn.Module):
     def forward(
         self, memory: torch.Tensor, first: torch.Tensor, latest: torch.Tensor
     ) -> torch.Tensor:
-        """Three times (B, O, CV, h, w) -> (B, O, CV, h, w)."""
+        """Fuse three reads (B, O, CV, h, w) into one of the same shape."""
         reads = torch.cat([memory, first, latest], 2)  # (B, O, 3*CV, h, w)
         reads = reads + reads.mean((3, 4), keepdim=True)
         if self.training:
-            gates = [self.gate(reads[:, 0])]
+            gates = [self.gate(reads[:, 0])]  # (B, CV, h, w) each
             gates += [self.gate2(reads[:, o]) for o in range(1, reads.shape[1])]
-            gate = torch.stack(gates, 1)
+            gate = torch.stack(gates, 1)  # (B, O, CV, h, w)
         else:
+            # (B*O, 3*CV, h, w) -> (B*O, CV, h, w) -> (B, O, CV, h, w)
             gate = self.gate(reads.flatten(0, 1)).unflatten(0, reads.shape[:2])
         return (memory + first + latest) * (1 + torch.sigmoid(gate))

@@ -1,8 +1,9 @@
 """The network that all methods share.
 
-Legend: B batch, T frames, O objects, CK CV key and value width, H W image (multiples of 16),
-h w = H/16 W/16, P = h x w, N = memory slots x P. C4 C8 C16: channels of
-the backbone at strides 4, 8, 16.
+Legend of shapes in model/: B batch, T frames, O objects, CK and CV channels of key and value, H W
+image size (multiples of 16), h w = H/16 W/16, P = h x w positions, N = slots x P memory rows, k
+rows of a top-k read, C4 C8 C16 channels of a backbone's features at strides 4, 8, 16. B*O means
+that samples and objects are one dimension. C without a number is any number of channels.
 """
 
 from __future__ import annotations
@@ -21,37 +22,47 @@ from model.compiled import compile_parts
 from model.compress import Compressor
 from model.convolution import Conv2d, find_packing
 from model.decoder import Decoder
-from model.encoders import KeyEncoder, OwnKeyEncoder, ValueEncoder
+from model.encoders import KeyEncoder, KeyValueEncoder, ValueEncoder
 from model.features import MemoryEntry, MemoryView, QueryFeatures, Rows, join_objects
 from model.matching import Similarity, read, to_rows
 from model.modules import RelationFusion
 from util.devices import total_memory
 
-# ImageNet's statistics, for RGB in [0, 1].
+# ImageNet's mean and standard deviation of RGB in [0, 1].
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 
-# Objects that encoder and decoder take at once, at most: more are no faster.
-_OBJECTS_PER_PASS = 8
-# Of the memory of a machine or GPU, what they may take; and what an object takes, as tensors of the
-# decoder's widest features (GSFM's decoder, which takes most, has eleven).
+# Most objects that encoder and decoder process at once: more are no faster.
+_OBJECTS_PER_CHUNK = 8
+# Share of the device's memory for these objects, and memory per object, as a number of tensors of
+# the decoder's widest feature (eleven in GSFM's decoder, which needs most).
 _MEMORY_SHARE, _TENSORS = 1 / 4, 12
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What it takes to build a network; travels inside every checkpoint."""
+    """What defines a network; every checkpoint contains it."""
 
     method: str = "stcn"
     size: str = "base"
-    is_single_object: bool = False  # stage 0: the value encoder does not see other objects
+    is_single_object: bool = False  # stage 0: the value encoder has no input for other objects
     repeat: int = 0  # squeeze-and-excitation blocks in the compressor (RDE)
 
 
 class Network(nn.Module):
-    """Parts in, a few functions out, which training and inference share.
+    """The parts of a method and the functions that training and inference share.
 
-    The parts are built by a method's row (model/methods.py) and handed in.
+    `build_network` (model/methods.py) builds the parts.
+
+    Args:
+        spec: what the network was built from.
+        key_encoder: image -> query features.
+        value_encoder: image and masks -> memory frame.
+        decoder: readout and query features -> logits.
+        similarity: of keys and query keys.
+        compressor: merges memory frames (RDE); None if the method has none.
+        relations: fuses the reads of memory, first and latest frame (IMSFR); None if the method
+            has none.
     """
 
     mean: torch.Tensor
@@ -62,7 +73,7 @@ class Network(nn.Module):
         self,
         spec: NetworkSpec,
         key_encoder: KeyEncoder,
-        value_encoder: ValueEncoder | OwnKeyEncoder,
+        value_encoder: ValueEncoder | KeyValueEncoder,
         decoder: Decoder,
         similarity: Similarity,
         compressor: Compressor | None = None,
@@ -74,39 +85,48 @@ class Network(nn.Module):
         self.value_encoder = value_encoder
         self.decoder = decoder
         self.similarity = similarity
-        self.compressor = compressor  # of memory frames (RDE)
-        self.relations = relations  # of memory, first and latest frame (IMSFR)
+        self.compressor = compressor
+        self.relations = relations
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of the weights, which is the type that images are computed in."""
+        """Type of the weights and of the images that they are applied to."""
         return self.key_encoder.thin_proj.weight.dtype
 
     @property
     def predicts_quality(self) -> bool:
-        """Whether memory frames come with a score of their masks (QDMN)."""
-        return isinstance(self.value_encoder, OwnKeyEncoder)
+        """True if memory frames have a predicted quality of their masks (QDMN)."""
+        return isinstance(self.value_encoder, KeyValueEncoder)
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
-        """RGB uint8 (..., 3, H, W) -> float32, by ImageNet's mean and standard deviation."""
+        """Normalise RGB by ImageNet's statistics: uint8 (..., 3, H, W) -> float32, same shape.
+
+        Raises:
+            ValueError: the image is not uint8.
+        """
         if image.dtype != torch.uint8:
             raise ValueError(f"An image must be uint8, 0 to 255; it is {image.dtype}.")
         return (image.float() / 255 - self.mean) / self.std
 
     def encode_image(self, image: torch.Tensor) -> ImageFeatures:
-        """Features of a normalised image (B, 3, H, W) that do not depend on earlier frames."""
+        """Compute the features of images that do not depend on earlier frames.
+
+        Args:
+            image: (B, 3, H, W), normalised.
+        """
         return self.key_encoder.encode_image(image)
 
     def encode_query(
         self, features: ImageFeatures, prior: torch.Tensor | None = None
     ) -> QueryFeatures:
-        """Key and decoder features of an image, from `encode_image`.
+        """Compute query key and decoder features.
 
         Args:
-            prior: (B, 1, H, W) in [0, 1], where objects were on the frame before; looked at where
-                the key encoder `needs_prior`.
+            features: from `encode_image`.
+            prior: (B, 1, H, W) in [0, 1], the probability of any object in the previous frame; only
+                used if the key encoder `needs_prior`. None if there was no object.
         """
         return self.key_encoder.project(features, prior)
 
@@ -117,18 +137,19 @@ class Network(nn.Module):
         masks: torch.Tensor,
         next_image: torch.Tensor | None = None,
     ) -> MemoryEntry:
-        """What to remember of a frame.
+        """Encode a frame and its masks as a memory frame.
 
         Args:
-            image: (B, 3, H, W), normalised; query: its features.
+            image: (B, 3, H, W), normalised.
+            query: features of the image.
             masks: (B, O, H, W), probabilities in [0, 1].
-            next_image: (B, 3, H, W), of the frame after, where the value encoder
+            next_image: (B, 3, H, W), image of the next frame; only used if the value encoder
                 `needs_next_image`.
         """
-        others = masks.sum(1, keepdim=True) - masks
-        size = self._objects_per_pass(query)
-        parts = zip(masks.split(size, 1), others.split(size, 1), strict=True)
-        return join_objects([self.value_encoder(image, query, m, o, next_image) for m, o in parts])
+        others = masks.sum(1, keepdim=True) - masks  # (B, O, H, W)
+        size = self._objects_per_chunk(query)
+        chunks = zip(masks.split(size, 1), others.split(size, 1), strict=True)
+        return join_objects([self.value_encoder(image, query, m, o, next_image) for m, o in chunks])
 
     def read(
         self,
@@ -138,17 +159,19 @@ class Network(nn.Module):
         top_k: int | None = None,
         kernel_sigma: float | None = None,
     ) -> torch.Tensor:
-        """Read memory at every position of the query.
+        """Read the memory at every position of the query.
 
         Args:
-            top_k: rows that a position reads; None for all.
-            kernel_sigma: of the Gaussian around each row's own best position; None for none.
+            num_objects: O, the number of objects in the memory.
+            top_k: number of most similar rows that a position reads; None for all.
+            kernel_sigma: standard deviation in positions of a Gaussian around the most similar
+                position of each memory row (see `matching.read`); None disables it.
 
         Returns:
             (B, O, CV, h, w).
         """
-        if memory.centre is not None:
-            centre = memory.centre.transpose(1, 2)[..., None]  # (1, CK, 1, 1): objects share keys
+        if memory.centre is not None:  # (1, 1, CK): only objects that share keys have a centre
+            centre = memory.centre.transpose(1, 2)[..., None]  # (1, CK, 1, 1)
             query = replace(query, key=query.key.float() - centre)
         rows = Rows(memory.key, memory.value)
         readout = self._read_rows(rows, query, num_objects, top_k, kernel_sigma)
@@ -156,10 +179,10 @@ class Network(nn.Module):
             return readout
         assert memory.first is not None
         assert memory.latest is not None
-        first = self._read_rows(memory.first, query, num_objects)
-        latest = self._read_rows(memory.latest, query, num_objects)
-        size = self._objects_per_pass(query)
-        return _in_passes(size, self.relations, readout, first, latest)
+        first = self._read_rows(memory.first, query, num_objects)  # (B, O, CV, h, w)
+        latest = self._read_rows(memory.latest, query, num_objects)  # (B, O, CV, h, w)
+        size = self._objects_per_chunk(query)
+        return _in_chunks(size, self.relations, readout, first, latest)
 
     def _read_rows(
         self,
@@ -169,32 +192,43 @@ class Network(nn.Module):
         top_k: int | None = None,
         kernel_sigma: float | None = None,
     ) -> torch.Tensor:
+        """Read rows at every position of the query, (B, O, CV, h, w)."""
         batch, _, height, width = query.key.shape
         query_key = to_rows(query.key)  # (B, P, CK)
-        if rows.key.shape[0] != batch:  # each object has keys of its own
-            query_key = query_key.repeat_interleave(num_objects, 0)
+        if rows.key.shape[0] != batch:  # each object has its own keys
+            query_key = query_key.repeat_interleave(num_objects, 0)  # (B*O, P, CK)
         kernel = None if kernel_sigma is None else (width, kernel_sigma)
         readout = read(rows.key, rows.value, query_key, top_k, self.similarity, kernel)
-        readout = readout.to(query.thin.dtype)  # memory may be kept in half precision
-        # (G, P, C) -> (B, O, CV, h, w)
+        readout = readout.to(query.thin.dtype)  # the memory may have another precision
+        # (B, P, O*CV) or (B*O, P, CV) -> (B, O, CV, h, w)
         return readout.transpose(1, 2).reshape(batch, num_objects, -1, height, width)
 
     def decode(self, readout: torch.Tensor, query: QueryFeatures) -> torch.Tensor:
-        """readout (B, O, CV, h, w) -> float32 logits (B, O, H, W), each object for itself."""
-        size = self._objects_per_pass(query)
-        return _in_passes(size, lambda part: self.decoder(part, query).logits, readout)
+        """Decode a readout into logits of each object against its own background.
 
-    def _objects_per_pass(self, query: QueryFeatures) -> int:
-        """Of the machine as it is, not of what is free just now, so that runs repeat exactly."""
+        Args:
+            readout: (B, O, CV, h, w), from `read`.
+
+        Returns:
+            float32 (B, O, H, W).
+        """
+        size = self._objects_per_chunk(query)
+        return _in_chunks(size, lambda chunk: self.decoder(chunk, query).logits, readout)
+
+    def _objects_per_chunk(self, query: QueryFeatures) -> int:
+        """Number of objects to process at once.
+
+        It depends on total, not on free memory, so that runs are repeatable.
+        """
         if torch.is_grad_enabled():
             return 255
-        feature = query.feat4[:, :1]
-        wide = self.decoder.pred.in_channels * feature.numel() * feature.element_size()
+        feature = query.feat4[:, :1]  # (B, 1, H/4, W/4)
+        tensor_bytes = self.decoder.pred.in_channels * feature.numel() * feature.element_size()
         budget = _MEMORY_SHARE * total_memory(feature.device)
-        return max(1, min(_OBJECTS_PER_PASS, int(budget / (_TENSORS * wide))))
+        return max(1, min(_OBJECTS_PER_CHUNK, int(budget / (_TENSORS * tensor_bytes))))
 
     def train(self, mode: bool = True) -> Network:
-        """As usual, save that batch norms always use their running statistics, as published."""
+        """Set training mode; batch norms stay in eval mode, as published."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -204,10 +238,14 @@ class Network(nn.Module):
     def for_inference(
         self, device: torch.device, dtype: torch.dtype, exact: bool = False, compile_mode: str = ""
     ) -> Network:
-        """A copy to segment with: batch norms folded, in `dtype`, channels-last, on `device`.
+        """Return a copy for inference: batch norms folded, in `dtype`, channels-last, on `device`.
 
-        exact: with torch's own convolutions, whose sums round as they always did.
-        compile_mode: of torch.compile, which then makes the parts' code; none where it is empty.
+        Args:
+            exact: disable Winograd convolutions, so that results are rounded as torch rounds them.
+            compile_mode: mode of torch.compile; "" disables it.
+
+        Raises:
+            ValueError: `compile_mode` is set, but there is no C++ compiler.
         """
         network = copy.deepcopy(self).eval().requires_grad_(False)
         for module in [*network.modules()]:
@@ -216,7 +254,8 @@ class Network(nn.Module):
             if isinstance(module, ResNetBackbone):
                 module.fold_blocks()
         network = to_channels_last(network.to(device))
-        kept = [] if dtype == torch.bfloat16 else network.modules()  # float32's range is in both
+        # bfloat16 has the range of float32, so no module needs to keep float32 for it.
+        kept = [] if dtype == torch.bfloat16 else network.modules()
         kept = [m for m in kept if getattr(m, "keeps_float32", False)]
         exempt = {id(parameter) for module in kept for parameter in module.parameters()}
         for parameter in network.parameters():
@@ -225,11 +264,11 @@ class Network(nn.Module):
         packing = None if compile_mode else find_packing(device, dtype, exact)
         for name, module in network.named_modules():
             if isinstance(module, Conv2d):
-                # Similarities of keys, whose best few count, feel rounding more than all else.
+                # A top-k read is sensitive to rounding of the keys.
                 makes_keys = name.startswith("key_encoder.") or network.predicts_quality
                 precise = makes_keys and not name.startswith("decoder.")
                 module.pack(packing and packing._replace(precise=precise))
-        # Images are normalised in float32 whatever the weights are.
+        # Images are normalised in float32, whatever the type of the weights.
         network.mean, network.std = self.mean.to(device), self.std.to(device)
         if compile_mode:
             compile_parts(network, network._compiled_parts(), compile_mode)
@@ -237,16 +276,20 @@ class Network(nn.Module):
         return network
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles, which what torch compiled would not follow."""
+        """Support copy and pickle, except for compiled networks.
+
+        Raises:
+            ValueError: the network is compiled.
+        """
         if self.is_compiled:
             raise ValueError(
-                "A compiled network cannot be copied: copy the one that it was made of, or compile "
-                "that once more."
+                "A compiled network cannot be copied: copy the network that for_inference was "
+                "called on, or call for_inference again."
             )
         return self.__dict__.copy()
 
     def _compiled_parts(self) -> list[tuple[nn.Module, str]]:
-        """What runs on whole feature maps: not memory, which has another shape on every frame."""
+        """Functions to compile; not `read`, because the memory's shape changes with every frame."""
         parts: list[tuple[nn.Module, str]] = [(self.key_encoder, "encode_image")]
         parts.append((self.key_encoder, "project"))
         modules = (self.value_encoder, self.decoder, self.compressor, self.relations)
@@ -254,23 +297,29 @@ class Network(nn.Module):
 
 
 def to_channels_last(network: Network) -> Network:
-    """Lay convolutions out as is fastest; `Module.to` stumbles over three-dimensional ones."""
+    """Change weights of 2d convolutions to channels-last, the fastest layout.
+
+    `Module.to` fails for 3d convolutions.
+    """
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     return network
 
 
-def _in_passes(size: int, run: Callable[..., torch.Tensor], *objects: torch.Tensor) -> torch.Tensor:
-    """Run on tensors (B, O, ...), `size` objects at a time."""
-    if objects[0].shape[1] <= size:
-        return run(*objects)
-    parts = zip(*(t.split(size, 1) for t in objects), strict=True)
-    return torch.cat([run(*part) for part in parts], 1)
+def _in_chunks(size: int, run: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+    """Apply `run` to tensors (B, O, ...), `size` objects at a time."""
+    if tensors[0].shape[1] <= size:
+        return run(*tensors)
+    chunks = zip(*(tensor.split(size, 1) for tensor in tensors), strict=True)
+    return torch.cat([run(*chunk) for chunk in chunks], 1)  # (B, O, ...)
 
 
 def _fold_batch_norms(module: nn.Module) -> None:
-    """Fold every batch norm of this module into the convolution before it, as torchvision names."""
+    """Fold the batch norms among a module's children into the convolutions before them.
+
+    Convolution and batch norm are paired by name: conv1 and bn1, 0 and 1, atrous_conv and bn.
+    """
     children = dict(module.named_children())
     for name, norm in children.items():
         if not isinstance(norm, nn.BatchNorm2d):

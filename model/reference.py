@@ -1,6 +1,7 @@
-"""Weights and inputs that any machine makes alike, to compare with the published systems' answers.
+"""Reproducible weights and inputs, to compare outputs with those of the published code.
 
-Both follow the definition that came with the figures: generators seeded by names, and arithmetic.
+They follow the definition that was used for the published code: generators seeded by tensor names,
+and formulas.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-# numpy's legacy generator is part of the definition: its stream is frozen for good.
+# NumPy's legacy generator is part of the definition; its sequence never changes.
 _LegacyRandom = np.random.RandomState
 
 
 def fill_weights(shapes: Mapping[str, list[int]], gain: float = 1.5) -> dict[str, torch.Tensor]:
-    """Well-scaled weights from the names and shapes of a published state_dict.
+    """Draw well-scaled weights from the tensor names and shapes of a published state_dict.
 
     Args:
         shapes: published tensor name -> shape.
-        gain: variance of the weights times their fan-in (1.2 for IMSFR).
+        gain: variance of the weights times their fan-in (1.2 for IMSFR, 1.5 for the others).
     """
     return {name: _fill(name, shape, shapes, gain) for name, shape in shapes.items()}
 
@@ -37,7 +38,7 @@ def _fill(name: str, shape: list[int], names: Mapping[str, list[int]], gain: flo
         return 0.1 * torch.randn(shape, generator=generator)
     if kind == "weight" and f"{module}.running_var" in names:
         return 0.6 + 0.4 * torch.rand(shape, generator=generator)
-    if name == "score.fc2.bias":  # keeps QDMN's quality head above its last relu
+    if name == "score.fc2.bias":  # keeps QDMN's quality above 0, where its last ReLU is linear
         return torch.full(shape, 0.7)
     if len(shape) == 1:
         return 0.05 * torch.randn(shape, generator=generator)
@@ -46,7 +47,7 @@ def _fill(name: str, shape: list[int], names: Mapping[str, list[int]], gain: flo
 
 
 def reference_clip(num_frames: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """A smooth moving texture, as if normalised: (T, 3, H, W) float32."""
+    """Draw a smooth moving texture in the range of normalised images: (T, 3, H, W) float32."""
     random = _LegacyRandom(seed)
     y, x = _unit_grid(height, width)
     frames = np.zeros((num_frames, 3, height, width))
@@ -62,7 +63,7 @@ def reference_clip(num_frames: int, height: int, width: int, seed: int = 0) -> t
 
 
 def reference_masks(num_frames: int, num_objects: int, height: int, width: int) -> torch.Tensor:
-    """Drifting discs that never overlap: (O, T, H, W) float32 in {0, 1}."""
+    """Draw moving discs that do not overlap: (O, T, H, W) float32 in {0, 1}."""
     y, x = _unit_grid(height, width)
     masks = np.zeros((num_objects, num_frames, height, width), np.float32)
     for o in range(num_objects):

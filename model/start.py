@@ -1,4 +1,4 @@
-"""The network that a training run starts from."""
+"""The initial network of a training run."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from util.hyper_para import TrainSettings
 
 
 def start_network(settings: TrainSettings, is_fresh: bool = True) -> Network:
-    """The network to train, with the weights to start from.
+    """Build the network to train and load its initial weights.
 
     Args:
-        is_fresh: false where a checkpoint will fill it anyway.
+        is_fresh: load initial weights; false if a checkpoint is loaded afterwards.
 
     Raises:
-        ValueError: the weights asked for are not to be had, or are of another network.
+        ValueError: the initial weights are missing, or belong to another network.
     """
     is_single_object = settings.stage == "0"
     if settings.load_network and is_fresh:
         network = load_network(
             settings.load_network, is_single_object, settings.seed, settings.method, settings.repeat
         )
-        asked, found = (settings.method, settings.size), (network.spec.method, network.spec.size)
-        if asked != found:
+        spec = network.spec
+        if (spec.method, spec.size) != (settings.method, settings.size):
             raise ValueError(
-                f"{settings.load_network} holds {' '.join(found)}, but {' '.join(asked)} is to be "
-                "trained: give the matching --method and --size, or other weights."
+                f"{settings.load_network} contains weights of --method {spec.method} --size "
+                f"{spec.size}, not of {settings.method} {settings.size}: give the matching options "
+                "or other weights."
             )
-        if network.spec.repeat != settings.repeat:
+        if spec.repeat != settings.repeat:
             raise ValueError(
-                f"{settings.load_network} was trained with --repeat {network.spec.repeat}, not "
-                f"{settings.repeat}: give the same, or start from stage 0."
+                f"{settings.load_network} was trained with --repeat {spec.repeat}, not "
+                f"{settings.repeat}: give the same value, or start from stage 0."
             )
     else:
         spec = NetworkSpec(settings.method, settings.size, is_single_object, settings.repeat)
@@ -45,10 +46,14 @@ def start_network(settings: TrainSettings, is_fresh: bool = True) -> Network:
 
 
 def load_imagenet(network: Network, settings: TrainSettings) -> None:
-    """ImageNet weights for the backbones, from torchvision, where they are asked for."""
+    """Load torchvision's ImageNet weights into the backbones if the settings request them.
+
+    Raises:
+        ValueError: there are no weights for this size, or they cannot be downloaded.
+    """
     if settings.backbone_weights != "imagenet":
         return
-    import torchvision.models  # its weights are downloaded here alone
+    import torchvision.models  # slow to import, and needed only here
 
     published = {
         18: torchvision.models.ResNet18_Weights.IMAGENET1K_V1,
@@ -58,7 +63,8 @@ def load_imagenet(network: Network, settings: TrainSettings) -> None:
     key_backbone, value_backbone = network.key_encoder.backbone, network.value_encoder.backbone
     if key_backbone.width != 64 or key_backbone.depth not in published:
         raise ValueError(
-            f"There are no ImageNet weights for --size {settings.size}: give --backbone_weights none."
+            f"There are no ImageNet weights for --size {settings.size}: give --backbone_weights "
+            "none."
         )
     try:
         for backbone in (key_backbone, value_backbone):
@@ -67,6 +73,6 @@ def load_imagenet(network: Network, settings: TrainSettings) -> None:
                 load_backbone(backbone, published[backbone.depth].get_state_dict(), source)
     except OSError as error:
         raise ValueError(
-            f"The ImageNet weights cannot be downloaded ({error}): give a file of a ResNet with "
-            "--backbone_weights, or none."
+            f"The ImageNet weights cannot be downloaded ({error}): give the file of a ResNet, or "
+            "none, with --backbone_weights."
         ) from error

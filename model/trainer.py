@@ -1,13 +1,14 @@
-"""The training engine: one update from a batch of clips."""
+"""The training engine: one update of the weights from a batch of clips."""
 
 from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -20,54 +21,71 @@ from model.network import Network, to_channels_last
 from util.devices import autocast
 from util.files import atomic_path
 from util.hyper_para import TrainSettings
+from util.provenance import Record
 from util.ranks import Ranks, any_over_ranks, mean_over_ranks
 
 Scalars = dict[str, torch.Tensor]
 
 
+class Batch(NamedTuple):
+    """The clips of one update in one process."""
+
+    images: torch.Tensor  # (B, T, 3, H, W) uint8 RGB
+    labels: torch.Tensor  # (B, T, H, W) uint8: 0 background, o object o
+    num_objects: torch.Tensor  # (B,)
+    first_masks: torch.Tensor  # (B, O, H, W) in {0, 1}: masks of frame 0 for the memory
+
+
 def share_of_update(settings: TrainSettings, num_processes: int) -> tuple[int, int]:
-    """Clips that a process takes of every update, and in how many passes.
+    """Return the number of clips of each process per update, and of passes to process them in.
 
     Raises:
-        ValueError: the clips do not divide evenly.
+        ValueError: --global_batch is not a multiple of the number of processes.
     """
     if not settings.global_batch:
         return settings.batch_size, 1
     share, rest = divmod(settings.global_batch, num_processes)
     if rest or not share:
         raise ValueError(
-            f"--global_batch {settings.global_batch} cannot be dealt out evenly to {num_processes} "
-            "processes: choose a multiple."
+            f"--global_batch {settings.global_batch} cannot be divided by {num_processes} "
+            f"processes: choose a multiple of {num_processes}."
         )
     fewest = math.ceil(share / settings.batch_size)
     return share, next(passes for passes in range(fewest, share + 1) if share % passes == 0)
 
 
 def _distribute(module: nn.Module, device: torch.device) -> DistributedDataParallel:
-    """DDP; buffers (statistics that nothing changes) are exchanged at the start alone."""
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    # The newer name since torch 2.11 or so, where the older one warns.
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    """Wrap a module in DDP. Buffers are constant, so only the start broadcasts them."""
     ids = [device.index] if device.type == "cuda" else None
-    options: dict[str, Any] = {"device_ids": ids, name: False}
-    return DistributedDataParallel(module, **options)
+    wrap: Callable[..., DistributedDataParallel] = DistributedDataParallel
+    # Torch 2.11 or so renamed the parameter and warns about the former name.
+    parameters = inspect.signature(DistributedDataParallel.__init__).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+    return wrap(module, device_ids=ids, **{name: False})
 
 
 class Trainer:
-    """A network in training, with its optimiser, schedule and counters.
+    """A network with its optimiser, schedules and counters.
 
     Args:
-        network: on any device; it is moved.
-        settings: of the run.
-        record: what made the run (util/provenance.py); saved with everything.
-        dtype: of the forward pass; float32 turns mixed precision off.
+        network: on any device; the trainer moves it.
+        settings: options of the run.
+        record: provenance of the run (util/provenance.py), saved with weights and checkpoints.
+        device: device of the training.
+        dtype: type of the forward pass; float32 disables mixed precision.
+        ranks: this process among all processes of the run.
+
+    Attributes:
+        share: clips of this process per update; passes: number of passes to process them in.
+        iteration: number of updates so far.
+        must_stop: a process was requested to stop; all processes see it after the same update.
     """
 
     def __init__(
         self,
         network: Network,
         settings: TrainSettings,
-        record: dict[str, Any],
+        record: Record,
         device: torch.device,
         dtype: torch.dtype,
         ranks: Ranks,
@@ -79,8 +97,8 @@ class Trainer:
         backbone = [*self.network.key_encoder.backbone.parameters()]
         for parameter in backbone:
             parameter.requires_grad_(settings.backbone_lr > 0)
-        row = METHODS[network.spec.method]
-        unroll: nn.Module = row.unroll(self.network)
+        method = METHODS[network.spec.method]
+        unroll: nn.Module = method.unroll(self.network)
         if settings.compile:
             require_compiler()
             unroll.compile()
@@ -89,26 +107,27 @@ class Trainer:
             self.unroll = _distribute(unroll, device)
         members = {id(parameter) for parameter in backbone}
         others = [p for p in self.network.parameters() if id(p) not in members]
-        groups: list[dict[str, Any]] = [{"params": others}]
+        groups: list[dict[str, object]] = [{"params": others}]
         if settings.backbone_lr > 0:
             groups.append({"params": backbone, "lr": settings.lr * settings.backbone_lr})
         self.optimizer = torch.optim.Adam(
             groups,
             settings.lr,
             weight_decay=settings.weight_decay,
-            fused=device.type in ("cpu", "cuda"),  # MPS has it only in later releases of torch
+            fused=device.type in ("cpu", "cuda"),  # only recent versions of torch have it on MPS
         )
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        # Only float16 gradients vanish without scaling.
+        # Only float16 gradients underflow without scaling.
         self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-        self.loss = partial(row.loss, **{k: getattr(settings, k) for k in row.loss_settings})
+        loss_options = {name: getattr(settings, name) for name in method.loss_settings}
+        self.loss = partial(method.loss, **loss_options)
         self.hard_examples = HardExampleSchedule(settings.start_warm, settings.end_warm)
         self.iteration = 0
-        self.must_stop = False  # some process was asked to stop: all know it after the same update
+        self.must_stop = False
 
     @property
     def folder(self) -> Path:
-        """Where the run writes."""
+        """Folder of the run."""
         return Path(self.settings.save_dir) / self.settings.id
 
     def step(
@@ -117,22 +136,25 @@ class Trainer:
         labels: torch.Tensor,
         num_objects: torch.Tensor,
         first_masks: torch.Tensor | None = None,
-        stop_asked: bool = False,
+        stop_requested: bool = False,
     ) -> tuple[Scalars, torch.Tensor]:
-        """One update from this process's clips, in as many passes as the settings ask for.
+        """Update the weights once with the clips of this process.
 
         Args:
-            images: (B, T, 3, H, W) uint8 RGB; labels: (B, T, H, W) uint8; num_objects: (B,).
-            first_masks: (B, O, H, W) in {0, 1}, frame 0 as it is remembered; None: as labelled.
-            stop_asked: this process was asked to stop; see `must_stop`.
+            images: (B, T, 3, H, W) uint8 RGB.
+            labels: (B, T, H, W) uint8.
+            num_objects: (B,).
+            first_masks: (B, O, H, W) in {0, 1}, masks of frame 0 for the memory; by default the
+                labels.
+            stop_requested: this process was requested to stop; see `must_stop`.
 
         Returns:
-            Scalars by name (this process's; still on the device), and the logits of the last pass,
+            Scalars of this process by name, on its device; and the logits of the last pass,
             detached.
 
         Raises:
-            FloatingPointError: the loss of some process is not finite; the weights are as before
-                the step, and the batches of those processes are saved.
+            FloatingPointError: the loss of a process is not finite. The weights are unchanged, and
+                the process saves its batch.
         """
         self.optimizer.zero_grad(set_to_none=True)
         sums: Scalars = {}
@@ -141,16 +163,16 @@ class Trainer:
         batch = (images, labels, num_objects, first_masks)
         parts = (torch.chunk(t, self.passes) for t in batch)
         for number, part in enumerate(zip(*parts, strict=True), 1):
-            # Gradients are exchanged once, with the last pass.
+            # The last pass exchanges the gradients of all passes.
             with self._no_exchange() if number < self.passes else nullcontext():
                 scalars, logits = self._losses(*part)
                 self.scaler.scale(scalars["total_loss"] / self.passes).backward()
             for name, value in scalars.items():
                 sums[name] = sums.get(name, 0) + value.detach() / self.passes
-        is_lost = not bool(torch.isfinite(sums["total_loss"]))
-        any_lost, self.must_stop = any_over_ranks([is_lost, stop_asked], self.device)
-        if any_lost:
-            raise FloatingPointError(self._explain_loss(is_lost, sums, *batch))
+        is_bad = not bool(torch.isfinite(sums["total_loss"]))
+        any_bad, self.must_stop = any_over_ranks([is_bad, stop_requested], self.device)
+        if any_bad:
+            raise FloatingPointError(self._explain_loss(is_bad, sums, Batch(*batch)))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.iteration += 1
@@ -158,18 +180,18 @@ class Trainer:
         return sums, logits.detach()
 
     def set_rates(self) -> None:
-        """The learning rates of the next update: a function of the iteration alone."""
+        """Set the learning rates of the next update; they depend only on the iteration."""
         num_steps = sum(step <= self.iteration for step in self.settings.steps)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self.settings.gamma**num_steps
 
     @property
     def rate(self) -> float:
-        """The learning rate of the next update."""
+        """Learning rate of the next update."""
         return self.optimizer.param_groups[0]["lr"]
 
     def _split(self, labels: torch.Tensor) -> torch.Tensor:
-        """Labels (B, H, W) -> masks (B, O, H, W), float32 in {0, 1}."""
+        """Split labels (B, H, W) into masks (B, O, H, W), float32 in {0, 1}."""
         num_slots = 1 if self.network.spec.is_single_object else 2
         objects = torch.arange(1, num_slots + 1, device=labels.device)[None, :, None, None]
         return (labels[:, None] == objects).float()
@@ -181,7 +203,7 @@ class Trainer:
         num_objects: torch.Tensor,
         first_masks: torch.Tensor,
     ) -> tuple[Scalars, torch.Tensor]:
-        """Forward pass and losses of some clips; arguments as in `step`."""
+        """Run the forward pass and the loss of one pass; arguments as in `step`."""
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True).long()
         first_masks = first_masks.to(self.device, non_blocking=True).float()
@@ -199,33 +221,32 @@ class Trainer:
         scalars["iou"] = mean_iou(logits[:, -1].detach(), labels[:, -1], num_objects)
         return scalars, logits
 
-    def _no_exchange(self) -> AbstractContextManager:
+    def _no_exchange(self) -> AbstractContextManager[None]:
         if isinstance(self.unroll, DistributedDataParallel):
             return self.unroll.no_sync()
         return nullcontext()
 
-    def _explain_loss(self, is_lost: bool, sums: Scalars, *batch: torch.Tensor) -> str:
-        """Save the batch of a loss that is not finite, and say so."""
-        if not is_lost:
+    def _explain_loss(self, is_bad: bool, scalars: Scalars, batch: Batch) -> str:
+        """Save the batch of a loss that is not finite, and describe the failure."""
+        if not is_bad:
             return f"The loss of another process is not finite at iteration {self.iteration}."
         path = self.folder / f"bad_batch_{self.iteration}_rank{self.ranks.rank}.pth"
-        names = ("images", "labels", "num_objects", "first_masks")
         with atomic_path(path) as temporary:
             torch.save(
                 {
-                    **dict(zip(names, batch, strict=True)),
-                    "scalars": {name: value.item() for name, value in sums.items()},
+                    **batch._asdict(),
+                    "scalars": {name: value.item() for name, value in scalars.items()},
                     "weights": self.network.state_dict(),
                 },
                 temporary,
             )
         return (
-            f"The loss is {sums['total_loss'].item()} at iteration {self.iteration}. The batch and "
-            f"the weights that gave it are in {path}. Go on from the last checkpoint with "
-            "--no_amp, or start anew with a lower --lr."
+            f"The loss is {scalars['total_loss'].item()} at iteration {self.iteration}. {path} "
+            "holds the batch and the weights. Resume from the last checkpoint with --no_amp, or "
+            "start again with a lower --lr."
         )
 
     def average(self, scalars: Scalars) -> dict[str, float]:
-        """Scalars averaged over the processes; all of them must call it."""
+        """Average scalars over the processes; all of them must call it."""
         values = mean_over_ranks(torch.stack([v.float() for v in scalars.values()]))
         return dict(zip(scalars, values.tolist(), strict=True))

@@ -1,7 +1,7 @@
-"""Saving and resuming a run: the weights alone, and all it takes to go on as if nothing happened.
+"""Save and resume a run: weights alone, and checkpoints with the full training state.
 
-A run's folder holds <id>_<iteration>.pth (weights), <id>_<iteration>_checkpoint.pth (the last few,
-and milestones), and <id>_checkpoint.pth, which is the newest of the latter under a lasting name.
+The folder of a run contains <id>_<iteration>.pth (weights), <id>_<iteration>_checkpoint.pth (the
+last checkpoints and the milestones), and <id>_checkpoint.pth, a link to the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from model.checkpoint import FORMAT, read_file, rename_former, save_network, write_file
+from model.checkpoint import FORMAT, read_file, save_network, upgrade_tensor_name, write_file
 from model.network import NetworkSpec
 from model.trainer import Trainer
 from util.hyper_para import TrainSettings
-from util.provenance import list_changes
+from util.provenance import Record, list_changes
 from util.ranks import gather_over_ranks
 
-# Options of an earlier version of this code -> their names today.
+# Option in an earlier version of this code -> its present name.
 _FORMER_SETTINGS = {"trunk_lr": "backbone_lr", "trunk_weights": "backbone_weights"}
 
-# What may differ between a run and its continuation; all else must be as it was.
+# Options that may differ when a run is resumed; all others must be equal.
 _MAY_CHANGE = {
     "load_network", "load_model", "save_dir", "static_root", "bl_root", "davis_root", "yv_root",
     "device", "num_workers", "benchmark", "report_interval", "image_interval", "save_interval",
     "keep_last", "milestones", "debug", "iterations", "id", "backbone_weights", "compile", "no_amp",
-    "precision",
-    # What counts is clips_per_update, which the record holds.
+    "precision", "plugin",
+    # The record has clips_per_update, which must be equal.
     "batch_size", "global_batch",
 }  # fmt: skip
 
 
 def checkpoint_path(settings: TrainSettings) -> Path:
-    """The newest checkpoint of a run, under its lasting name."""
+    """Return the path of <id>_checkpoint.pth, the newest checkpoint of a run."""
     return Path(settings.save_dir) / settings.id / f"{settings.id}_checkpoint.pth"
 
 
 def save(trainer: Trainer) -> None:
-    """Write weights and checkpoint, and drop checkpoints that are too old.
+    """Write weights and a checkpoint, and delete checkpoints beyond --keep_last.
 
-    All processes must call it, since each has random state; the main one writes.
+    All processes must call it, since each has its own random state; the main process writes.
     """
     random_states = [state.clone() for state in gather_over_ranks(_random_state(trainer))]
     if not trainer.ranks.is_main:
@@ -78,7 +78,7 @@ def save(trainer: Trainer) -> None:
 
 
 def _link(path: Path, name: Path) -> None:
-    """Give a file a second name, whole or not at all; a copy where links are not to be had."""
+    """Give a file a second name atomically; copy it if the file system has no links."""
     temporary = name.with_name(f".{name.stem}.{secrets.token_hex(6)}{name.suffix}")
     try:
         try:
@@ -91,20 +91,23 @@ def _link(path: Path, name: Path) -> None:
 
 
 def _numbered(settings: TrainSettings) -> dict[int, Path]:
-    """iteration -> checkpoint."""
+    """Map iterations to the checkpoints of a run."""
     name = re.compile(re.escape(settings.id) + r"_(\d+)_checkpoint\.pth")
     folder = Path(settings.save_dir) / settings.id
-    found = {path: name.fullmatch(path.name) for path in folder.glob("*_checkpoint.pth")}
-    return {int(match[1]): path for path, match in found.items() if match}
+    matches = {path: name.fullmatch(path.name) for path in folder.glob("*_checkpoint.pth")}
+    return {int(match[1]): path for path, match in matches.items() if match}
 
 
 def _by_age(numbered: dict[int, Path]) -> list[int]:
-    """Iterations, the one written last first: after going back, that is not the highest."""
+    """Sort iterations from the last written to the first.
+
+    After resuming from an earlier checkpoint, the last written is not the highest iteration.
+    """
     return sorted(numbered, key=lambda i: (numbered[i].stat().st_mtime_ns, i), reverse=True)
 
 
 def mark_newest(settings: TrainSettings, iteration: int) -> None:
-    """Have `find_newest` prefer the checkpoint gone on from to later ones, which are abandoned."""
+    """Make `find_newest` prefer the resumed checkpoint to later ones, which are abandoned."""
     path = _numbered(settings).get(iteration)
     if path is not None:
         path.touch()
@@ -112,7 +115,7 @@ def mark_newest(settings: TrainSettings, iteration: int) -> None:
 
 
 def _random_state(trainer: Trainer) -> torch.Tensor:
-    """The state that dropout draws from on the device of the trainer."""
+    """Return the state of the default generator, which dropout uses, on the trainer's device."""
     if trainer.device.type == "cuda":
         return torch.cuda.get_rng_state(trainer.device)
     if trainer.device.type == "mps":
@@ -122,7 +125,7 @@ def _random_state(trainer: Trainer) -> torch.Tensor:
 
 def _set_random_state(trainer: Trainer, states: list[torch.Tensor]) -> None:
     if trainer.ranks.rank >= len(states):
-        return  # more processes than before: this one keeps its fresh state
+        return  # the saved run had fewer processes
     state = states[trainer.ranks.rank]
     if trainer.device.type == "cuda":
         torch.cuda.set_rng_state(state, trainer.device)
@@ -133,7 +136,14 @@ def _set_random_state(trainer: Trainer, states: list[torch.Tensor]) -> None:
 
 
 def find_newest(settings: TrainSettings) -> tuple[Path, list[str]] | None:
-    """The newest checkpoint of a run that can be read, and what was wrong with newer ones."""
+    """Find the newest undamaged checkpoint of a run.
+
+    Returns:
+        Its path, and a sentence for each newer checkpoint that is damaged; None if there is none.
+
+    Raises:
+        ValueError: all checkpoints are damaged.
+    """
     numbered = _numbered(settings)
     paths = [numbered[iteration] for iteration in _by_age(numbered)]
     if checkpoint_path(settings).exists():
@@ -143,7 +153,7 @@ def find_newest(settings: TrainSettings) -> tuple[Path, list[str]] | None:
         try:
             _check(read_file(path), path)
         except (ValueError, OSError) as error:
-            problems.append(f"{path} is passed over: {error}")
+            problems.append(f"{path} is skipped: {error}")
         else:
             return path, problems
     if problems:
@@ -152,62 +162,101 @@ def find_newest(settings: TrainSettings) -> tuple[Path, list[str]] | None:
 
 
 def remove_leftovers(settings: TrainSettings) -> None:
-    """Remove what a killed process was writing."""
+    """Delete the unfinished files of a killed process."""
     for path in (Path(settings.save_dir) / settings.id).glob(f".{glob.escape(settings.id)}_*.pth"):
         path.unlink(missing_ok=True)
 
 
-def _check(content: dict[str, Any], path: Path | str) -> None:
+def pick_checkpoint(settings: TrainSettings, is_restart: bool) -> tuple[str, list[str]] | None:
+    """Pick the checkpoint to resume from. Only the main process calls it.
+
+    Args:
+        is_restart: torchrun has restarted the command: the run resumes from its own newest
+            checkpoint, or from --load_model if it has none.
+
+    Returns:
+        Its path, and a sentence for each newer checkpoint that is damaged; None for a new run.
+
+    Raises:
+        ValueError: a new run would overwrite another, or all checkpoints are damaged.
+    """
+    own = checkpoint_path(settings)
+    given = settings.load_model if settings.load_model != "auto" else ""
+    if given and own.exists() and Path(given).resolve().parent != own.resolve().parent:
+        raise ValueError(
+            f"There already is a run {settings.id}, and {given} belongs to another run: choose "
+            f"another --id, or remove {own.parent}."
+        )
+    if given and not is_restart:
+        return given, []
+    newest = find_newest(settings)
+    if newest is None:
+        return (given, []) if given else None
+    if not (is_restart or settings.load_model):
+        raise ValueError(
+            f"There already is a run {settings.id}: resume it with --load_model {own} (or "
+            f"--load_model auto), choose another --id, or remove {own.parent}."
+        )
+    return str(newest[0]), newest[1]
+
+
+def _check(content: Mapping[str, object], path: Path | str) -> None:
     if (
         content.get("format") != f"{FORMAT}-training"
         or not {"random_states", "device"} <= content.keys()
     ):
         raise ValueError(
-            f"{path} is no checkpoint to resume from: give the file that ends in "
+            f"{path} is not a checkpoint to resume from: give the file that ends in "
             "_checkpoint.pth, or start a new run from these weights with --load_network."
         )
 
 
 def resume(trainer: Trainer, path: Path | str) -> None:
-    """Go on from a checkpoint.
+    """Load the full training state of a checkpoint.
 
     Raises:
-        ValueError: it is no checkpoint of a run, or of one with other settings.
+        ValueError: the file is not a checkpoint, or the run had other settings.
     """
     content = read_file(path)
     _check(content, path)
-    # What older code did not know was as its default is now.
+    # Fields that earlier versions of this code did not have take their defaults.
     spec = {**asdict(NetworkSpec()), **content["spec"]}
-    other = list_changes(spec, asdict(trainer.network.spec), ())
-    if other:
+    differences = list_changes(spec, asdict(trainer.network.spec), ())
+    if differences:
         raise ValueError(
-            f"{path} holds another network than the one asked for ({'; '.join(other)}): give the "
-            "same --method, --size, --stage and --repeat."
+            f"{path} has another network than requested ({'; '.join(differences)}): give the same "
+            "--method, --size, --stage and --repeat."
         )
-    saved = content["record"]["settings"]
-    saved = {_FORMER_SETTINGS.get(name, name): value for name, value in saved.items()}
-    then, now = {**asdict(TrainSettings()), **saved}, asdict(trainer.settings)
-    counted = {name: trainer.record.get(name) for name in ("clips_per_update", "num_samples")}
-    differing = list_changes(content["record"], counted, ())
-    may_change = _MAY_CHANGE
-    if trainer.settings.stage != "0":  # the jumps follow the share of the epochs done
-        may_change = _MAY_CHANGE - {"iterations"}
-    differing += [f"--{phrase}" for phrase in list_changes(then, now, may_change)]
-    if differing:
+    differences = _list_changed_settings(trainer, content["record"])
+    if differences:
         raise ValueError(
-            f"{path} belongs to a run with other settings: {'; '.join(differing)}. Resume with "
+            f"{path} belongs to a run with other settings: {'; '.join(differences)}. Resume with "
             "the same, or start a new run from its weights with --load_network."
         )
     trainer.network.load_state_dict(
-        {rename_former(name): tensor for name, tensor in content["weights"].items()}
+        {upgrade_tensor_name(name): tensor for name, tensor in content["weights"].items()}
     )
     is_fused = trainer.optimizer.param_groups[0]["fused"]
     trainer.optimizer.load_state_dict(content["optimizer"])
     for group in trainer.optimizer.param_groups:
-        group["fused"] = is_fused  # the run may have come from another device
-    if content["scaler"]:  # empty where the run did not scale, on a CPU
+        group["fused"] = is_fused  # the saved value belongs to the device of the saved run
+    if content["scaler"]:  # empty if the saved run did not scale gradients
         trainer.scaler.load_state_dict(content["scaler"])
-    if content["device"] == trainer.device.type:  # generators of other kinds have other states
+    if content["device"] == trainer.device.type:  # states of other devices do not fit
         _set_random_state(trainer, content["random_states"])
     trainer.iteration = content["iteration"]
     trainer.set_rates()
+
+
+def _list_changed_settings(trainer: Trainer, record: Record) -> list[str]:
+    """List the differences between the saved run and this one that prevent resuming."""
+    saved = {
+        **asdict(TrainSettings()),
+        **{_FORMER_SETTINGS.get(name, name): v for name, v in record["settings"].items()},
+    }
+    sizes = {name: trainer.record.get(name) for name in ("clips_per_update", "num_samples")}
+    may_change = _MAY_CHANGE
+    if trainer.settings.stage != "0":  # --jump_fractions are shares of --iterations
+        may_change = _MAY_CHANGE - {"iterations"}
+    changes = list_changes(saved, asdict(trainer.settings), may_change)
+    return list_changes(record, sizes, ()) + [f"--{change}" for change in changes]

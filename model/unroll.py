@@ -1,8 +1,9 @@
-"""Unroll a training clip: segment every frame from the ones before it."""
+"""Unroll a training clip: segment every frame from the memory of the frames before it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -14,12 +15,102 @@ from model.matching import aggregate
 from model.network import Network
 
 
+class Clip:
+    """State of one batch of clips during the unroll: masks of the latest frame, and outputs.
+
+    Args:
+        images: (B, T, 3, H, W), normalised.
+        first_masks: (B, O, H, W), masks of frame 0 for the memory.
+        num_objects: (B,), number of objects of each sample.
+
+    Attributes:
+        masks: (B, O, H, W), probabilities of the latest decoded frame.
+        selector: (B, O, 1, 1), true for the objects of each sample.
+        outputs: name -> one tensor (B, ...) per frame.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        images: torch.Tensor,
+        first_masks: torch.Tensor,
+        num_objects: torch.Tensor,
+    ) -> None:
+        self.network = network
+        self.images = images
+        self.masks = first_masks
+        self.num_frames = images.shape[1]
+        self.num_slots = first_masks.shape[1]
+        slots = torch.arange(1, self.num_slots + 1, device=images.device)
+        self.selector = (slots <= num_objects[:, None])[:, :, None, None]
+        self.outputs: dict[str, list[torch.Tensor]] = defaultdict(list)
+        self._image_features = network.key_encoder.encode_image(images.flatten(0, 1))
+        # All frames at once, unless a frame needs the masks of the previous frame.
+        self._features = (
+            None
+            if network.key_encoder.needs_prior
+            else network.key_encoder.project(self._image_features)
+        )
+
+    def query(self, t: int) -> QueryFeatures:
+        """Compute the features of frame t; a prior is taken from the masks of frame t-1."""
+        batch = self.images.shape[0]
+        if self._features is not None:
+            parts = {k: v.unflatten(0, (batch, -1))[:, t] for k, v in vars(self._features).items()}
+            return QueryFeatures(**parts)
+        features = ImageFeatures(*(v.unflatten(0, (batch, -1))[:, t] for v in self._image_features))
+        prior = self.masks.amax(1, keepdim=True) if t > 0 else None
+        return self.network.key_encoder.project(features, prior)
+
+    def read(self, entries: list[MemoryEntry], query: QueryFeatures) -> torch.Tensor:
+        """Read all memory entries: readout (B, O, CV, h, w)."""
+        return self.network.read(view_of(entries), query, self.num_slots)
+
+    def segment(
+        self, readout: torch.Tensor, query: QueryFeatures, teacher: torch.Tensor | None = None
+    ) -> None:
+        """Decode a frame: collect the outputs and set `masks`.
+
+        Args:
+            readout: (B, O, CV, h, w).
+            teacher: a second readout, (B, O, CV, h, w). `masks` are then decoded from it.
+        """
+        decoded = self.network.decoder(readout, query)
+        logits = self._aggregate(decoded)
+        self.outputs["logits"].append(logits)
+        for name, output in decoded.outputs.items():
+            selector = self.selector.reshape(*output.shape[:2], *[1] * (output.ndim - 2))
+            self.outputs[name].append(output * selector)
+        if teacher is not None:
+            logits = self._aggregate(self.network.decoder(teacher, query))
+        self.masks = torch.softmax(logits, 1)[:, 1:]
+
+    def _aggregate(self, decoded: Decoded) -> torch.Tensor:
+        """Aggregate the logits of the objects: (B, O+1, H, W), background first."""
+        prob = torch.sigmoid(decoded.logits)  # (B, O, H, W)
+        return aggregate(prob * self.selector, dim=1)
+
+    def encode_memory(self, t: int, query: QueryFeatures) -> MemoryEntry:
+        """Encode frame t with `masks`; collect the quality score of a predicted frame."""
+        next_image = self.images[:, t + 1] if t + 1 < self.num_frames else None
+        entry = self.network.encode_memory(self.images[:, t], query, self.masks, next_image)
+        if entry.quality is not None and t > 0:
+            self.outputs["quality"].append(entry.quality)
+        return entry
+
+    def stack_outputs(self) -> dict[str, torch.Tensor]:
+        """Stack the outputs over the frames, along dimension 1."""
+        return {name: torch.stack(frames, 1) for name, frames in self.outputs.items()}
+
+
 class ClipUnroll(nn.Module):
-    """A network over a clip, as one forward pass, so that DDP can wrap it.
+    """A network over a clip as one forward pass, so that DDP can wrap it.
 
     Args:
         network: in training mode.
     """
+
+    encodes_last_frame: ClassVar[bool] = False  # although no later frame reads it
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -32,108 +123,68 @@ class ClipUnroll(nn.Module):
         num_objects: torch.Tensor,
         true_masks: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Segment frames 1 to T-1, each from all before it, memorising the predicted soft masks.
+        """Segment frames 1 to T-1. Each reads all frames before it, with their predicted masks.
 
         Args:
             images: (B, T, 3, H, W), normalised.
-            first_masks: (B, O, H, W) in {0, 1}: the objects on frame 0, as they are remembered.
-            num_objects: (B,): objects that a sample really has; the others' probabilities are 0.
-            true_masks: as first_masks, but not perturbed, where these are. Then these are what is
-                remembered, and the perturbed ones are for a quality head to learn from.
+            first_masks: (B, O, H, W) in {0, 1}, masks of frame 0; perturbed if `true_masks` is
+                given.
+            num_objects: (B,), number of objects of each sample. Probabilities beyond it are 0.
+            true_masks: (B, O, H, W) in {0, 1}, unperturbed masks of frame 0.
 
         Returns:
-            "logits": float32 (B, T-1, O+1, H, W), aggregated, background first; and what the
-            method's losses need besides: "boundary", (B, T-1, O, H, W) logits, "quality",
-            (B, T-1, O) scores, "perturbed_quality" and "perturbed_iou", (B, O).
+            "logits": float32 (B, T-1, O+1, H, W), aggregated, background first; the further outputs
+            of the decoder, (B, T-1, O, ...), 0 for absent objects; and, if the network predicts
+            quality, "quality", (B, T-1, O).
         """
-        given = first_masks if true_masks is None else true_masks
-        clip = _Clip(self.network, images, given, num_objects)
-        if true_masks is not None and self.network.predicts_quality:
-            entry = self.network.encode_memory(images[:, 0], clip.query(0), first_masks)
-            assert entry.quality is not None
-            clip.outputs["perturbed_quality"] = [entry.quality]
-            overlap = (first_masks * true_masks).sum((2, 3))
-            union = first_masks.maximum(true_masks).sum((2, 3))
-            clip.outputs["perturbed_iou"] = [overlap / union.clamp(min=1)]
+        clip = self.start(images, first_masks, num_objects, true_masks)
         entries: list[MemoryEntry] = []
         for t in range(clip.num_frames):
             query = clip.query(t)
             if t > 0:
-                readout = self.network.read(view_of(entries), query, clip.num_slots)
-                clip.segment(readout, query)
-            if t < clip.num_frames - 1 or self.network.predicts_quality:
-                entries.append(clip.remember(t, query))
-        return clip.stacked()
+                clip.segment(clip.read(entries, query), query)
+            if t < clip.num_frames - 1 or self.encodes_last_frame:
+                entries.append(clip.encode_memory(t, query))
+        return clip.stack_outputs()
 
-
-class _Clip:
-    """One clip on its way through the network: masks so far, and outputs."""
-
-    def __init__(
+    def start(
         self,
-        network: Network,
         images: torch.Tensor,
         first_masks: torch.Tensor,
         num_objects: torch.Tensor,
-    ) -> None:
-        self.network = network
-        self.images = images
-        self.masks = first_masks  # (B, O, H, W), of the frame segmented last
-        self.num_frames = images.shape[1]
-        self.num_slots = first_masks.shape[1]
-        slots = torch.arange(1, self.num_slots + 1, device=images.device)
-        self.selector = (slots <= num_objects[:, None])[:, :, None, None]
-        self.outputs: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self._image_features = network.key_encoder.encode_image(images.flatten(0, 1))
-        # Of all frames at once, unless each needs the masks of the one before.
-        self._features = (
-            None
-            if network.key_encoder.needs_prior
-            else network.key_encoder.project(self._image_features)
-        )
+        true_masks: torch.Tensor | None,
+    ) -> Clip:
+        """Start a clip, whose memory gets the true masks; arguments as in `forward`."""
+        masks = first_masks if true_masks is None else true_masks
+        return Clip(self.network, images, masks, num_objects)
 
-    def query(self, t: int) -> QueryFeatures:
-        """Features of frame t; where they depend on masks, on those of the frame before."""
-        batch = self.images.shape[0]
-        if self._features is not None:
-            parts = {k: v.unflatten(0, (batch, -1))[:, t] for k, v in vars(self._features).items()}
-            return QueryFeatures(**parts)
-        features = ImageFeatures(*(v.unflatten(0, (batch, -1))[:, t] for v in self._image_features))
-        prior = self.masks.amax(1, keepdim=True) if t > 0 else None
-        return self.network.key_encoder.project(features, prior)
 
-    def segment(self, readout: torch.Tensor, query: QueryFeatures) -> None:
-        """Decode a frame, whose masks are what is remembered of it."""
-        decoded, logits = self._decode(readout, query)
-        self.outputs["logits"].append(logits)
-        if decoded.boundary is not None:
-            self.outputs["boundary"].append(decoded.boundary * self.selector)
-        self.masks = torch.softmax(logits, 1)[:, 1:]
+class QualityUnroll(ClipUnroll):
+    """QDMN's clip: the quality head scores every predicted frame, and perturbed first masks."""
 
-    def segment_beside(
-        self, readout: torch.Tensor, teacher: torch.Tensor, query: QueryFeatures
-    ) -> None:
-        """Decode a frame, of which is remembered what a teacher's readout would give."""
-        self.outputs["logits"].append(self._decode(readout, query)[1])
-        self.masks = torch.softmax(self._decode(teacher, query)[1], 1)[:, 1:]
+    encodes_last_frame = True
 
-    def _decode(self, readout: torch.Tensor, query: QueryFeatures) -> tuple[Decoded, torch.Tensor]:
-        """What the decoder gives, and the aggregated logits (B, O+1, H, W)."""
-        decoded = self.network.decoder(readout, query)
-        prob = torch.sigmoid(decoded.logits)  # (B, O, H, W)
-        return decoded, aggregate(prob * self.selector, dim=1)
+    def start(
+        self,
+        images: torch.Tensor,
+        first_masks: torch.Tensor,
+        num_objects: torch.Tensor,
+        true_masks: torch.Tensor | None,
+    ) -> Clip:
+        """See ClipUnroll.
 
-    def remember(self, t: int, query: QueryFeatures) -> MemoryEntry:
-        """Encode frame t with its masks."""
-        next_image = self.images[:, t + 1] if t + 1 < self.num_frames else None
-        entry = self.network.encode_memory(self.images[:, t], query, self.masks, next_image)
-        if entry.quality is not None and t > 0:
-            self.outputs["quality"].append(entry.quality)
-        return entry
-
-    def stacked(self) -> dict[str, torch.Tensor]:
-        """The outputs, frames along dimension 1."""
-        return {name: torch.stack(frames, 1) for name, frames in self.outputs.items()}
+        If masks are perturbed, further outputs are "perturbed_quality", the scores of the perturbed
+        masks, and "perturbed_iou", their IoU with the true ones, (B, 1, O) each.
+        """
+        clip = super().start(images, first_masks, num_objects, true_masks)
+        if true_masks is not None:
+            entry = self.network.encode_memory(images[:, 0], clip.query(0), first_masks)
+            assert entry.quality is not None
+            clip.outputs["perturbed_quality"] = [entry.quality]
+            intersection = (first_masks * true_masks).sum((2, 3))
+            union = first_masks.maximum(true_masks).sum((2, 3))
+            clip.outputs["perturbed_iou"] = [intersection / union.clamp(min=1)]
+        return clip
 
 
 class RecurrentUnroll(ClipUnroll):
@@ -149,33 +200,37 @@ class RecurrentUnroll(ClipUnroll):
         num_objects: torch.Tensor,
         true_masks: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """See ClipUnroll. Besides: "mask_divergence", (), from the value of a perturbed first mask
-        to the true one's; "readout_divergence", (F,), of the F frames that read the embedding, from
-        what it reads to what all frames together would give."""
+        """See ClipUnroll; here the memory gets the perturbed first masks.
+
+        Returns:
+            "logits"; "mask_divergence", (), of the value of the perturbed first mask from that of
+            the true one; and "readout_divergence", (F,), for each of the F frames that read the
+            embedding: of its readout from the readout of all frames.
+        """
         network = self.network
-        clip = _Clip(network, images, first_masks, num_objects)
+        clip = Clip(network, images, first_masks, num_objects)
         query = clip.query(0)
-        entries = [clip.remember(0, query)]
-        true = entries[0]
+        entries = [clip.encode_memory(0, query)]
+        true_entry = entries[0]
         if true_masks is not None:
-            true = network.encode_memory(images[:, 0], query, true_masks)
+            true_entry = network.encode_memory(images[:, 0], query, true_masks)
         embedding, divergences = entries[0], []
         for t in range(1, clip.num_frames):
             if t > 1 and network.compressor is not None:
                 embedding = network.compressor(embedding, entries[-1])
             query = clip.query(t)
-            readout = network.read(view_of(entries), query, clip.num_slots)
+            readout = clip.read(entries, query)
             if t % 2 == 1 or network.compressor is None:
                 clip.segment(readout, query)
             else:
                 teacher = readout
-                readout = network.read(view_of([embedding]), query, clip.num_slots)
+                readout = clip.read([embedding], query)
                 divergences.append(_readout_divergence(readout, teacher, query))
-                clip.segment_beside(readout, teacher, query)
+                clip.segment(readout, query, teacher)
             if t < clip.num_frames - 1:
-                entries.append(clip.remember(t, query))
-        outputs = clip.stacked()
-        outputs["mask_divergence"] = divergence(entries[0].value, true.value)
+                entries.append(clip.encode_memory(t, query))
+        outputs = clip.stack_outputs()
+        outputs["mask_divergence"] = divergence(entries[0].value, true_entry.value)
         if divergences:
             outputs["readout_divergence"] = torch.stack(divergences)
         return outputs
@@ -184,15 +239,16 @@ class RecurrentUnroll(ClipUnroll):
 def _readout_divergence(
     readout: torch.Tensor, teacher: torch.Tensor, query: QueryFeatures
 ) -> torch.Tensor:
-    """`divergence` of two readouts (B, O, CV, h, w), each beside the thin feature."""
+    """Divergence of two readouts (B, O, CV, h, w), each concatenated with the thin feature."""
     thin = query.thin[:, None].expand_as(readout)
     return divergence(torch.cat([readout, thin], 2), torch.cat([teacher, thin], 2))
 
 
 def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Kullback-Leibler divergence of softmaxes over channels, (B, O, C, h, w) -> ().
+    """KL divergence of softmaxes over the channels: (B, O, C, h, w) -> ().
 
-    The mean over all elements of an object, as published, summed over objects. No side is detached.
+    The mean over all elements of an object, as published, summed over the objects. Gradients flow
+    into both arguments.
     """
     student, teacher = student.float().log_softmax(2), teacher.float().log_softmax(2)
     return (teacher.exp() * (teacher - student)).mean((0, 2, 3, 4)).sum()

@@ -1,7 +1,4 @@
-"""The entries of a comparison: whether they can run, what they ran as, and measuring one.
-
-scripts/compare.py runs them.
-"""
+"""Entries of scripts/compare.py: check that an entry can run, run it, and read its result."""
 
 from __future__ import annotations
 
@@ -18,9 +15,8 @@ from typing import Any
 
 import torch
 
-import eval_davis
-import eval_davis_2016
 import eval_generic
+from datasets.davis import davis_2016, davis_2017
 from datasets.video import Video
 from evaluation.comparison import Row
 from evaluation.protocols import select_davis
@@ -40,26 +36,22 @@ from util.parse_settings import of_method
 from util.provenance import describe_run, list_changes
 
 MIB = 2**20
-# Eval script -> how it reads its videos, and its kind of session.
-SCRIPTS = {
-    "davis": (eval_davis.read_videos, InferenceCore),
-    "davis_2016": (eval_davis_2016.read_videos, InferenceCore),
-    "generic": (eval_generic.read_videos, InferenceCoreYV),
-}
-# Settings that say where things are. They must be the same for all entries of a comparison, lest
-# the rows be of different videos.
-PLACES = ("model", "output", "davis_path", "split", "data_path", "video", "mask")
-# Beside the settings, what a result must have in common with a run to stand for it.
-_SAME = ("weights_sha256", "videos", "torch", "machine", "processor", "gpu")
+CORES = {"davis": InferenceCore, "davis_2016": InferenceCore, "generic": InferenceCoreYV}
+# Settings that an entry must not change, so that all rows are of the same videos. Digests of the
+# weights and of the videos represent them in results.
+FIXED_SETTINGS = ("model", "output", "davis_path", "split", "data_path", "video", "mask")
+# Values beside the settings that must be equal to reuse a result.
+_REUSE_KEYS = ("weights_sha256", "videos", "torch", "machine", "processor", "gpu")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row to be.
+    """One row of a comparison.
 
     Args:
-        script: whose videos and flags it has.
-        untrained: a network to build, in the place of the weights in `settings.model`.
+        name: name of the row and of its folder.
+        script: eval script with the entry's videos and options: davis, davis_2016 or generic.
+        untrained: network to build with random weights; None loads `settings.model`.
     """
 
     name: str
@@ -68,15 +60,23 @@ class Entry:
     untrained: NetworkSpec | None
 
     def read_videos(self) -> list[Video]:
-        """The videos that its eval script segments with these settings.
+        """Read the videos of the eval script.
 
         Raises:
-            ValueError, FileNotFoundError: all that is missing from them or wrong with them.
+            ValueError, FileNotFoundError: videos are missing or invalid.
         """
-        return SCRIPTS[self.script][0](self.settings)
+        settings = self.settings
+        if self.script == "generic":
+            return eval_generic.read_videos(settings)
+        read = davis_2016 if self.script == "davis_2016" else davis_2017
+        return read(Path(settings.davis_path), settings.split, shorter_side=settings.shorter_side)
 
     def describe(self, settings: EvalSettings, videos: Sequence[Video]) -> dict[str, Any]:
-        """What makes its result; `settings` with the method's own values filled in."""
+        """Record of a run of this entry.
+
+        Args:
+            settings: the settings, with the published values of the method filled in.
+        """
         weights = f"untrained {self.untrained}" if self.untrained else ""
         lines = [f"{video.name} {video.digest}" for video in videos]
         return {
@@ -87,10 +87,12 @@ class Entry:
 
 
 def check(entry: Entry) -> dict[str, Any]:
-    """What would make the entry's result; loads the file of weights, but builds no network of it.
+    """Check that an entry can run, and return the record that its run would have.
+
+    This loads the file of weights, but allocates no network.
 
     Raises:
-        ValueError, FileNotFoundError: the entry could not run.
+        ValueError, FileNotFoundError: the entry cannot run.
     """
     try:
         pick_device(entry.settings.device)
@@ -112,44 +114,54 @@ def check(entry: Entry) -> dict[str, Any]:
 
 
 def read_result(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
-    """The result of an entry that was done, if it was.
+    """Read the result of an entry that has run; None if the file does not exist.
+
+    Args:
+        run: the record that the entry would have now.
 
     Raises:
-        ValueError: the file is none, or what made it was something else than `run`.
+        ValueError: the file is not a result, or its run had other settings, weights or videos.
     """
     if not path.exists():
         return None
     try:
         result = json.loads(path.read_text())
         Row(**result["row"])
-        then, now = (
-            {**made["settings"], **{name: made[name] for name in _SAME}}
-            for made in (result["run"], run)
+        before, now = (
+            {**record["settings"], **{name: record[name] for name in _REUSE_KEYS}}
+            for record in (result["run"], run)
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a result of a comparison ({error}): remove {path.parent}, or choose "
             "another --output."
         ) from error
-    changes = list_changes(then, now, PLACES)
+    changes = list_changes(before, now, FIXED_SETTINGS)
     if changes:
         raise ValueError(
-            f"{path.parent} holds a result that was made otherwise: {'; '.join(changes)}. Choose "
+            f"{path.parent} contains the result of a different run: {'; '.join(changes)}. Choose "
             "another --output, or remove that folder."
         )
     return result
 
 
 def measure(entry: Entry, masks: Path) -> dict[str, Any]:
-    """Segment all videos, afresh: the row, and what made it."""
+    """Segment all videos, score the masks, and return the row and the record of the run.
+
+    Args:
+        masks: folder for the masks; masks of an interrupted run are removed first.
+
+    Raises:
+        ValueError: the entry cannot run, or a video failed.
+    """
     if (masks / RUN_FILE).exists():
-        shutil.rmtree(masks)  # of a run that was cut off: its frames were not timed here
+        shutil.rmtree(masks)  # speed is measured on all frames
     videos = entry.read_videos()
     network = None
     if entry.untrained is not None:
         torch.manual_seed(0)
         network = build_network(entry.untrained)
-    predictor = Predictor(entry.settings, SCRIPTS[entry.script][1], network)
+    predictor = Predictor(entry.settings, CORES[entry.script], network)
     loaded = peak_memory(predictor.device) / MIB
     run = entry.describe(predictor.settings, videos)
     report = Runner(predictor, masks, run).run(videos)
@@ -171,8 +183,8 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
         jf=jf,
         region=region,
         boundary=boundary,
-        # These seconds end with a label map on the CPU, for which a GPU had to finish all it had
-        # been given, the frame's memory included: every frame of these videos is wanted.
+        # The time of a frame ends with its label map on the CPU, so the GPU has finished its work.
+        # Every frame of these videos is required.
         fps=report.num_frames / report.processing_seconds,
         fps_with_io=report.num_frames / report.wall_seconds,
         peak_mib=peak,
@@ -186,5 +198,5 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
 
 
 def _is_scored(entry: Entry) -> bool:
-    has_truth = entry.script != "generic" and entry.settings.split in ("val", "train")
-    return has_truth and entry.untrained is None
+    has_ground_truth = entry.script != "generic" and entry.settings.split in ("val", "train")
+    return has_ground_truth and entry.untrained is None

@@ -1,10 +1,10 @@
-"""Download BL30K, six archives of about 115 GB each, into data/BL30K.
+"""Download BL30K, six archives of about 115 GB each, to data/BL30K.
 
-BL30K is a derivative of ShapeNet, not for commercial use; cite ShapeNet and MiVOS
-(https://github.com/hkchengrex/MiVOS). Parts that are there already are skipped, and an interrupted
-part goes on where it stopped. Google may refuse downloads of this size: then make a shortcut of the
-folder in a Google Drive of your own, copy the archives with rclone to where the error message says,
-and run this again.
+BL30K is a derivative of ShapeNet and not for commercial use; cite ShapeNet and MiVOS
+(https://github.com/hkchengrex/MiVOS). Complete parts are skipped, and an interrupted part is
+resumed. Google may refuse downloads of this size. In that case, add a shortcut of the folder to
+your own Google Drive, copy the archives with rclone to the paths in the error message, and run this
+again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.download import Item, archive_path, fetch_all, is_present, run
 
-PART_GB = 115  # of an archive, and of what is in it
+PART_GB = 115  # size of an archive, and of its extracted files
 PARTS = tuple(
     Item(name, file_id, "BL30K", "part", ("JPEGImages", "Annotations"))
     for name, file_id in (
@@ -34,49 +34,64 @@ PARTS = tuple(
 
 
 def needed_gb(missing: Sequence[Item], root: Path) -> int:
-    """Room for the missing parts and, while the last one is extracted, for its archive too."""
+    """Disk space in GB for the missing parts, and for one archive during its extraction."""
     to_download = [item for item in missing if not archive_path(item, root).exists()]
     return PART_GB * (len(to_download) + 1)
 
 
 def check_room(missing: Sequence[Item], root: Path) -> None:
-    """Raises ValueError with what is needed and what is free."""
-    place = root / "BL30K"
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free // 10**9
+    """Check the free disk space.
+
+    Raises:
+        ValueError: there is not enough free space for the missing parts.
+    """
+    folder = root / "BL30K"
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free // 10**9
     needed = needed_gb(missing, root)
     print(f"{len(missing)} parts of BL30K are missing; they need {needed} GB, {free} GB are free.")
     if free < needed:
         raise ValueError(
-            f"BL30K needs {needed} GB of free disk space below {root}, but only {free} GB are "
-            "free; free some, or put it on another disk with --root."
+            f"BL30K needs {needed} GB of disk space in {root}, but only {free} GB are free; free "
+            "more, or choose another disk with --root."
         )
 
 
-def confirmed() -> bool:
+def is_confirmed() -> bool:
+    """Ask for confirmation; returns True if the user answers yes.
+
+    Raises:
+        ValueError: standard input is closed.
+    """
     try:
         return input("Download and extract them? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
-        raise ValueError("Nobody is there to confirm; add --yes to download BL30K.") from None
+        raise ValueError(
+            "The download cannot be confirmed without a terminal; add --yes to download BL30K."
+        ) from None
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, default=Path("data"), help="BL30K is put below it")
-    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), help="parent folder of BL30K (default: data)"
+    )
+    parser.add_argument("--yes", action="store_true", help="download without asking")
     return parser.parse_args(argv)
 
 
 def work(args: argparse.Namespace) -> int:
+    """Download the missing parts; returns the exit status."""
     missing = [item for item in PARTS if not is_present(item, args.root)]
     if not missing:
-        print(f"All parts of BL30K are in {args.root / 'BL30K'} already.")
+        print(f"{args.root / 'BL30K'} is complete.")
         return 0
     check_room(missing, args.root)
-    if not args.yes and not confirmed():
+    if not args.yes and not is_confirmed():
         print("Nothing was downloaded.")
         return 1
     failures = fetch_all(missing, args.root)
@@ -86,6 +101,7 @@ def work(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Parse and run; returns the exit status."""
     return run(work, parse(argv))
 
 

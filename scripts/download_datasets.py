@@ -1,9 +1,9 @@
-"""Download the training and evaluation datasets and arrange them below one folder.
+"""Download the training and evaluation data sets into one folder.
 
-They are re-distributions of the original datasets: read and respect the licence and the terms of
-each, and cite its paper. DUTS, HRSOD, FSS-1000, ECSSD and BIG are the static images; the videos are
-DAVIS (https://davischallenge.org) and YouTube-VOS (https://youtube-vos.org). BL30K has a script of
-its own, download_bl30k.py.
+These are re-distributions of the original data sets: respect the licence and the terms of each, and
+cite its paper. The static images are DUTS, HRSOD, FSS-1000, ECSSD and BIG. The videos are DAVIS
+(https://davischallenge.org) and YouTube-VOS (https://youtube-vos.org). scripts/download_bl30k.py
+downloads BL30K.
 
 Example: python scripts/download_datasets.py --only davis2017_trainval youtube_valid
 """
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from datasets.download import Item, fetch_all, run
 from scripts.resize_youtube import resize_all
 
+# Folders in the archives.
 VIDEO = ("JPEGImages", "Annotations")
 DAVIS = (*VIDEO, "ImageSets")
 STATIC = ("BIG_small", "HRSOD_small")
@@ -62,21 +63,31 @@ DATASETS = {
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", type=Path, default=Path("data"), help="where they are put")
-    parser.add_argument("--only", nargs="+", choices=DATASETS, default=list(DATASETS))
+    parser.add_argument(
+        "--root", type=Path, default=Path("data"), help="folder of the data sets (default: data)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=DATASETS,
+        default=list(DATASETS),
+        help="data sets to download (default: all)",
+    )
     parser.add_argument(
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="processes that resize youtube_train to 480p",
+        help="processes that resize youtube_train to 480p (default: number of cores)",
     )
     return parser.parse_args(argv)
 
 
 def work(args: argparse.Namespace) -> int:
+    """Download the chosen data sets and resize youtube_train; returns the exit status."""
     failures = fetch_all([DATASETS[name] for name in args.only], args.root)
     youtube = args.root / "YouTube"
     if "youtube_train" in args.only and (youtube / "train").is_dir():
@@ -87,6 +98,7 @@ def work(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Parse and run; returns the exit status."""
     return run(work, parse(argv))
 
 

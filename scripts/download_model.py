@@ -1,4 +1,4 @@
-"""Download published weights from Google Drive into saves/.
+"""Download published weights from Google Drive to saves/.
 
 Example: python scripts/download_model.py --models stcn_s012 rde
 """
@@ -25,6 +25,7 @@ MODELS = {
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,15 +34,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs="+",
         choices=MODELS,
         default=["stcn_s012"],
-        help="which weights: "
+        help="weights to download: "
         + ", ".join(f"{item.name} (saved as {item.destination})" for item in MODELS.values())
-        + "; default: stcn_s012",
+        + " (default: stcn_s012)",
     )
-    parser.add_argument("--saves", type=Path, default=Path("saves"), help="folder to save them in")
+    parser.add_argument(
+        "--saves", type=Path, default=Path("saves"), help="folder of the weights (default: saves)"
+    )
     return parser.parse_args(argv)
 
 
 def work(args: argparse.Namespace) -> int:
+    """Download the chosen weights; returns the exit status."""
     failures = fetch_all([MODELS[name] for name in args.models], args.saves)
     if failures:
         raise ValueError("\n".join(failures))
@@ -49,6 +53,7 @@ def work(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Parse and run; returns the exit status."""
     return run(work, parse(argv))
 
 

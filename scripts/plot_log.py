@@ -1,20 +1,41 @@
-"""Draw the curves of training runs to a PNG.
+"""Draw the training curves of one or more runs to a PNG: loss, IoU and learning rate.
 
     python scripts/plot_log.py saves/run [saves/next_run ...] --output curves.png
 
-Runs are drawn one after the other, as the stages of one training.
+Several runs are drawn one after the other, as stages of one training.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs: <save_dir>/<id>")
+    parser.add_argument("--output", type=Path, required=True, help="PNG file to write")
+    parser.add_argument(
+        "--window",
+        type=int,
+        default=2,
+        help="smooth over this number of points on both sides (default: 2)",
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse()
 
 import matplotlib.pyplot as plt
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.figures import save_figure
 
@@ -22,10 +43,10 @@ CURVES = {"total_loss": "loss", "iou": "IoU of the last frame", "lr": "learning 
 
 
 def read_scalars(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations and values of one curve of a run.
+    """Read one curve of a run from its TensorBoard log: iterations and values, (N,) each.
 
     Raises:
-        ValueError: the folder holds no log, or none of that curve.
+        ValueError: the folder has no log, or the log has no such curve.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -34,29 +55,23 @@ def read_scalars(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     events = EventAccumulator(str(folder)).Reload()
     if f"train/{name}" not in events.Tags()["scalars"]:
         raise ValueError(
-            f"{folder} holds no TensorBoard log with train/{name}: give <save_dir>/<id>."
+            f"{folder} has no TensorBoard log with train/{name}: give <save_dir>/<id>."
         )
     points = events.Scalars(f"train/{name}")
     return np.array([p.step for p in points]), np.array([p.value for p in points])
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Running mean over up to `window` values to both sides."""
+    """Average each value with `window` values on both sides; the end values are repeated."""
     padded = np.pad(values, window, mode="edge")
     kernel = np.ones(2 * window + 1) / (2 * window + 1)
     return np.convolve(padded, kernel, mode="valid")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Draw one panel per curve."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs: <save_dir>/<id>")
-    parser.add_argument("--output", type=Path, required=True, help="PNG to write")
-    parser.add_argument("--window", type=int, default=2, help="points to both sides to average")
-    arguments = parser.parse_args(argv)
-    plt.switch_backend("Agg")  # no display is needed
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw one panel per curve; return the exit status: 0, or 2 for wrong input."""
+    arguments = parse(argv)
+    plt.switch_backend("Agg")  # works without a display
     figure, panels = plt.subplots(len(CURVES), 1, figsize=(8, 8), sharex=True)
     try:
         for panel, (name, title) in zip(panels, CURVES.items(), strict=True):
@@ -64,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
             for run in arguments.runs:
                 steps, values = read_scalars(run, name)
                 line = panel.plot(start + steps, values, alpha=0.3)[0]
-                # A learning rate falls in steps, which smoothing would blur.
+                # The learning rate changes in steps, which smoothing would blur.
                 shown = values if name == "lr" else smooth(values, arguments.window)
                 panel.plot(start + steps, shown, color=line.get_color(), label=run.name)
                 start += int(steps[-1])

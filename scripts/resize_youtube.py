@@ -1,7 +1,8 @@
 """Resize YouTube-VOS training videos to a shorter side of 480 pixels.
 
-Reads JPEGImages and Annotations of one folder and writes those of another: images bicubic, masks
-nearest. Files that are there already are kept, so that an interrupted run can go on.
+Reads JPEGImages and Annotations of one folder and writes them to another. Images are resized with
+bicubic interpolation, masks with nearest-neighbour. Existing files are kept, so an interrupted run
+can be resumed.
 
 Example: python scripts/resize_youtube.py data/YouTube/train data/YouTube/train_480p
 """
@@ -15,10 +16,30 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="folder with JPEGImages and Annotations")
+    parser.add_argument("destination", type=Path, help="folder for the resized files")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes (default: number of cores)",
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse()
+
 import progressbar
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.files import atomic_path
 
@@ -27,15 +48,19 @@ KINDS = {"JPEGImages": Image.Resampling.BICUBIC, "Annotations": Image.Resampling
 
 
 def resize_all(source: Path, destination: Path, workers: int) -> int:
-    """Resize every video of `source`, one per process at a time; the number of files written.
+    """Resize all videos of a folder; each process resizes one video at a time.
 
-    Raises FileNotFoundError where `source` is no YouTube-VOS folder, ValueError for a file that
-    cannot be read.
+    Returns:
+        Number of files written.
+
+    Raises:
+        FileNotFoundError: `source` is no YouTube-VOS folder.
+        ValueError: a file cannot be read, or `workers` is less than 1.
     """
     for kind in KINDS:
         if not (source / kind).is_dir():
             raise FileNotFoundError(
-                f"{source} has no folder {kind}; give the folder of YouTube-VOS's training set."
+                f"{source} has no folder {kind}; give the folder of the YouTube-VOS training set."
             )
     if workers < 1:
         raise ValueError(f"--workers must be at least 1; it is {workers}.")
@@ -46,7 +71,7 @@ def resize_all(source: Path, destination: Path, workers: int) -> int:
         if video.is_dir()
     ]
     print(f"Resizing {source} to {destination}")
-    # Not forked: gdown's progress bar runs a thread in this process.
+    # Forking is unsafe here, since gdown's progress bar runs a thread in this process.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, max(1, len(videos))), mp_context=spawn) as pool:
         written = pool.map(resize_video, *zip(*videos, strict=True)) if videos else iter(())
@@ -55,7 +80,7 @@ def resize_all(source: Path, destination: Path, workers: int) -> int:
 
 
 def resize_video(source: Path, destination: Path, kind: str) -> int:
-    """Resize the files of one folder that are not there yet; the number of files written."""
+    """Resize the files of one folder that do not exist yet; returns the number of files written."""
     written = 0
     for path in sorted(source.iterdir()):
         target = destination / path.name
@@ -79,17 +104,8 @@ def _resize_file(path: Path, target: Path, resampling: Image.Resampling) -> None
         image.resize(size, resampling).save(temporary, quality=95)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", type=Path, help="folder with JPEGImages and Annotations")
-    parser.add_argument("destination", type=Path, help="folder that receives the same")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> int:
+    """Parse and run; returns the exit status."""
     args = parse(argv)
     try:
         written = resize_all(args.source, args.destination, args.workers)

@@ -1,9 +1,12 @@
-"""Compare this code with the published implementations' answers.
+"""Compare probabilities of this code with those of the published code.
 
     python scripts/verify_reference.py DIR [--tolerance 1e-4]
 
-DIR holds *.npz files: `prob` (O+1, T, h, w), every `stride`-th pixel of the padded probabilities,
-and `config`, a JSON text. Beside DIR, `<system>_state_dict.json` lists the published tensors.
+DIR contains *.npz files: `prob` (O+1, T, h, w), every `stride`-th pixel of the padded
+probabilities, and `config`, a JSON text. The folder above DIR contains
+`<system>_state_dict.json`, the names and shapes of the published tensors.
+
+Exit status: 0 if all files pass, 1 if one fails, 2 if a file cannot be compared.
 """
 
 from __future__ import annotations
@@ -12,13 +15,33 @@ import argparse
 import json
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from util.command_line import script_parser
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = script_parser(__doc__)
+    parser.add_argument("dir", type=Path, help="folder of *.npz files")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        help="largest allowed difference (default: %(default)s)",
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse()
+
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from inference.predictor import make_policy
 from inference_core import InferenceCore
@@ -31,20 +54,18 @@ from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of
 from util.parse_settings import of_method
 
-_GAINS = {"imsfr": 1.2}
+_GAINS = {"imsfr": 1.2}  # see fill_weights; 1.5 for all other systems
 
 
-def main(argv: list[str] | None = None) -> int:
-    """One line per file; 1 where any fails, 2 where there is nothing to compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dir", type=Path, help="folder of *.npz files")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest difference allowed")
-    arguments = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one line per file; return the exit status."""
+    arguments = parse(argv)
     files = sorted(arguments.dir.glob("*.npz"))
     if not files:
-        print(f"error: there are no .npz files in {arguments.dir}", file=sys.stderr)
+        print(
+            f"error: there are no .npz files in {arguments.dir}: give the folder of these files.",
+            file=sys.stderr,
+        )
         return 2
     networks: dict[str, Network] = {}
     num_failed = num_skipped = 0
@@ -73,7 +94,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def reference_network(folder: Path, system: str) -> Network:
-    """The published network with the weights that any machine makes alike, ready to segment."""
+    """Build the network of a published system with reproducible weights, for inference.
+
+    Args:
+        folder: contains `<system>_state_dict.json`.
+        system: name of the method.
+    """
     shapes = json.loads((folder / f"{system}_state_dict.json").read_text())["eval"]
     filled = fill_weights(shapes, _GAINS.get(system, 1.5))
     spec, weights = convert_published(filled, f"{system}_state_dict.json")
@@ -83,7 +109,19 @@ def reference_network(folder: Path, system: str) -> Network:
 
 
 def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) -> float:
-    """The largest absolute difference over all frames, inside the unpadded image."""
+    """Segment the clip of a file, and compare with its probabilities.
+
+    Args:
+        network: from `reference_network`.
+        config: configuration of the clip and the session.
+        expected: (O+1, T, h, w), probabilities of the published code.
+
+    Returns:
+        The largest absolute difference inside the unpadded image; NaN if there is any.
+
+    Raises:
+        ValueError: `expected` does not have the shape that the configuration describes.
+    """
     height, width, num_frames = config["height"], config["width"], config["num_frames"]
     settings, stride = config["settings"], config["stride"]
     frames = reference_clip(num_frames, height, width, config["seed"])
@@ -92,10 +130,10 @@ def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) ->
     if config["core"] == "youtube":
         starts[config["late_object"]] = config["late_frame"]
     core_type = {"davis": InferenceCore, "youtube": InferenceCoreYV}[config["core"]]
-    known = ("mem_every", "include_last", "mode")
-    asked = EvalSettings(**{name: settings[name] for name in known if name in settings})
-    asked.dataset = config["core"]
-    policy = make_policy(network, of_method(asked, network.spec.method))
+    names = ("mem_every", "include_last", "mode")
+    options = EvalSettings(**{name: settings[name] for name in names if name in settings})
+    options.dataset = config["core"]
+    policy = make_policy(network, of_method(options, network.spec.method))
     core = core_type(
         network, policy, settings["top_k"], num_frames, settings.get("km"), config["num_objects"]
     )
@@ -109,11 +147,11 @@ def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) ->
     for t in range(num_frames):
         new = {o: masks[o - 1, t] for o, start in starts.items() if start == t}
         prob = core.step(frames[t], new or None, is_last=t == num_frames - 1)
-        sampled = pad(prob, padding)[:, ::stride, ::stride]
-        rows = [0, *core.labels]  # objects in the order of the file
-        assert len(rows) == sampled.shape[0]
-        largest.append((sampled - expected[rows, t])[:, is_inside].abs().max())
-    return torch.stack(largest).max().item()  # NaN where any is
+        sampled = pad(prob, padding)[:, ::stride, ::stride]  # (O+1, h, w)
+        channels = [0, *core.labels]  # channels of `expected` in the order of `prob`
+        assert len(channels) == sampled.shape[0]
+        largest.append((sampled - expected[channels, t])[:, is_inside].abs().max())
+    return torch.stack(largest).max().item()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What several test files share: small synthetic data and a tiny network, made once a session."""
+"""Fixtures of several test files: small synthetic data and a tiny network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import progressbar.bar  # noqa: F401, it keeps the stderr of its import, not to be one test's
+import progressbar.bar  # noqa: F401, it stores stderr on import, which must not be a test's own
 import pytest
 import torch
 from PIL import Image
@@ -18,17 +18,17 @@ from model.network import NetworkSpec
 from scripts import make_synthetic
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Workers whose threads share the cores run many times slower, and so do their processes.
+    # With several threads per worker, workers and their child processes run many times slower.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-NUM_FRAMES = 11  # the least that the YouTube layout takes
-HEIGHT, WIDTH = 48, 68  # neither a multiple of 16 (the padded 68) nor square
+NUM_FRAMES = 11  # minimum of the YouTube layout
+HEIGHT, WIDTH = 48, 68  # not square; the width is no multiple of 16, so it is padded
 
 
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two videos (images) a split in every layout; read only, copy what a test damages."""
+    """Two videos (images) per split in every layout; tests copy what they modify."""
     root = tmp_path_factory.mktemp("synthetic")
     argv = [
         str(root), "--num_videos", "2", "--num_frames", str(NUM_FRAMES), "--num_objects", "2",
@@ -40,7 +40,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with the random weights of a tiny network for several objects."""
+    """Checkpoint with random weights of a tiny network for several objects."""
     path = tmp_path_factory.mktemp("weights") / "tiny.pth"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -51,7 +51,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def smooth_image() -> Callable[[int, int], np.ndarray]:
-    """Makes (H, W, 3) uint8 images of long waves, on which resampling loses next to nothing."""
+    """Make smooth images (H, W, 3) uint8, so that resampling changes them little."""
 
     def make(height: int, width: int) -> np.ndarray:
         y, x = np.mgrid[0:height, 0:width].astype(np.float64)
@@ -63,7 +63,7 @@ def smooth_image() -> Callable[[int, int], np.ndarray]:
 
 @pytest.fixture(scope="session")
 def truncate() -> Callable[[Path], None]:
-    """Cuts a file to half its bytes."""
+    """Truncate a file to half of its bytes."""
 
     def cut(path: Path) -> None:
         content = path.read_bytes()
@@ -74,7 +74,7 @@ def truncate() -> Callable[[Path], None]:
 
 @pytest.fixture(scope="session")
 def write_pair() -> Callable[[Path, np.ndarray, Image.Image], tuple[Path, Path]]:
-    """Writes `stem`.jpg and `stem`.png, an image and its mask; gives their paths."""
+    """Write an image to `stem`.jpg and its mask to `stem`.png; returns their paths."""
 
     def write(stem: Path, image: np.ndarray, mask: Image.Image) -> tuple[Path, Path]:
         stem.parent.mkdir(parents=True, exist_ok=True)

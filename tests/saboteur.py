@@ -1,11 +1,12 @@
-"""train.py, with accidents: `python tests/saboteur.py PLAN ...flags of train.py`.
+"""train.py with accidents: `python tests/saboteur.py PLAN ...`, then the options of train.py.
 
-PLAN is a JSON list with one accident for each start of the run: [kind, iteration, rank], of the
-kinds "kill" (as kill -9 would), "term" (SIGTERM), "tear" (killed half-way through the checkpoint of
-that iteration), or null. Which start it is: TORCHELASTIC_RESTART_COUNT, or START.
+PLAN is a JSON list with an accident for each start of the run, [kind, iteration, rank], or null.
+Kinds are "kill" (SIGKILL), "term" (SIGTERM) and "tear" (SIGKILL while the checkpoint of that
+iteration is written). The environment variable TORCHELASTIC_RESTART_COUNT, or START, has the number
+of the start.
 
-It also draws random numbers in every forward pass, as dropout would, so that a run goes on as if
-nothing had happened only where random states are restored.
+Every forward pass applies dropout, so that a resumed run equals an uninterrupted one only if random
+states are restored.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from model.unroll import ClipUnroll
 
 
 def main() -> int:
-    """Arrange the accident of this start, and train."""
+    """Arrange the accident of this start and train."""
     plan = json.loads(sys.argv[1])
     start = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", os.environ.get("START", "0")))
     accident = plan[start] if start < len(plan) else None
@@ -36,10 +37,12 @@ def main() -> int:
         arrange(*accident[:2])
     forward = ClipUnroll.forward
 
-    def with_dropout(self: ClipUnroll, images: torch.Tensor, *rest: Any) -> dict[str, torch.Tensor]:
+    def forward_with_dropout(
+        self: ClipUnroll, images: torch.Tensor, *rest: Any
+    ) -> dict[str, torch.Tensor]:
         return forward(self, F.dropout(images, 0.05), *rest)
 
-    patch(ClipUnroll, "forward", with_dropout)
+    patch(ClipUnroll, "forward", forward_with_dropout)
     return train.main(sys.argv[2:])
 
 
@@ -49,16 +52,16 @@ def patch(owner: Any, name: str, value: Any) -> None:
 
 
 def arrange(kind: str, iteration: int) -> None:
-    """Let an iteration (or the saving of its checkpoint) end badly."""
+    """End the process after an iteration, or while its checkpoint is written."""
     step, save = Trainer.step, torch.save
 
-    def bad_step(self: Trainer, *args: Any, **options: Any) -> Any:
+    def failing_step(self: Trainer, *args: Any, **options: Any) -> Any:
         result = step(self, *args, **options)
         if self.iteration == iteration:
             os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGTERM)
         return result
 
-    def bad_save(content: Any, path: Path, **options: Any) -> None:
+    def failing_save(content: Any, path: Path, **options: Any) -> None:
         save(content, path, **options)
         if isinstance(content, dict) and content.get("iteration") == iteration:  # a checkpoint
             with open(path, "r+b") as file:
@@ -66,9 +69,9 @@ def arrange(kind: str, iteration: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     if kind == "tear":
-        patch(torch, "save", bad_save)
+        patch(torch, "save", failing_save)
     else:
-        patch(Trainer, "step", bad_step)
+        patch(Trainer, "step", failing_step)
 
 
 if __name__ == "__main__":

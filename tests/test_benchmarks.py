@@ -1,4 +1,4 @@
-"""The benchmarks run, and say what they should; how fast is not tested."""
+"""scripts/benchmarks/ run and report what they should. Speed is not tested."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from evaluation.protocols import select_davis
 from evaluation.scoring import score
-from model.native.library import library
+from model.native.library import load_library
 from model.native.winograd import Winograd
 from scripts.benchmarks import (
     bench_data,
@@ -20,21 +20,16 @@ from scripts.benchmarks import (
     bench_scores,
     bench_train,
 )
-from scripts.experiments import precisions
+from scripts.benchmarks.inference_report import format_growth
+from scripts.benchmarks.inference_row import Row
 
 
-def test_samples(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_samples(
+    synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = ["--static_root", str(synthetic / "static"), "--davis_root", str(synthetic / "DAVIS")]
-    flags += [
-        "--crop_size",
-        "32",
-        "--samples",
-        "4",
-        "--num_workers",
-        "0",
-        "--json",
-        str(tmp_path / "data.json"),
-    ]
+    flags += "--crop_size 32 --samples 4 --num_workers 0 --json".split()
+    flags.append(str(tmp_path / "data.json"))
     assert bench_data.main(flags) == 0
     rows = json.loads((tmp_path / "data.json").read_text())["rows"]
     assert [row["sample"] for row in rows] == ["static", "video"]
@@ -44,7 +39,9 @@ def test_samples(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "static" in capsys.readouterr().out
 
 
-def test_steps(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_steps(
+    synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     flags = "--size tiny --crop_size 32 -b 1 --iterations 1 --device cpu --num_workers 0".split()
     flags += ["--static_root", str(synthetic / "static"), "--json", str(tmp_path / "train.json")]
     assert bench_train.main(flags) == 0
@@ -63,12 +60,12 @@ def test_scores(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     for year in (2016, 2017):
         bench_scores.link_delayed(root, year, "val", tmp_path / str(year))
         for item in score(select_davis(tmp_path / str(year), root, year)).objects:
-            figures = {"object": float(item.label)}
+            values = {"object": float(item.label)}
             for letter, part in (("J", item.region), ("F", item.boundary)):
-                figures |= {f"{letter}_{name}": value for name, value in vars(part).items()}
-            expected.setdefault(item.sequence, []).append(figures)
+                values |= {f"{letter}_{name}": value for name, value in vars(part).items()}
+            expected.setdefault(item.sequence, []).append(values)
     name, (first, *_) = next(iter(expected.items()))
-    assert first["J_mean"] < 1  # the delayed masks are off
+    assert first["J_mean"] < 1  # delayed masks differ from the ground truth
 
     def run() -> int:
         path = tmp_path / "expected.json"
@@ -92,43 +89,34 @@ def test_scores(synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "lacks 'F_decay'" in capsys.readouterr().err
     del expected[name]
     assert run() == 2
-    assert f"not the same: {name} 1" in capsys.readouterr().err
+    assert (
+        f"The scored and the expected objects are not the same: {name} 1" in capsys.readouterr().err
+    )
     assert bench_scores.main(["--davis_path", str(tmp_path / "none")]) == 2
     assert "DAVIS 2017 val is not in" in capsys.readouterr().err
 
 
-def test_precisions(
-    synthetic: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = ["--davis_path", str(synthetic / "DAVIS"), "--model", str(tiny_weights)]
-    path = tmp_path / "precisions.json"
-    flags += ["--device", "cpu", "--year", "2017", "--frames", "3", "--json", str(path)]
-    assert precisions.main(flags) == 0
-    rows = json.loads(path.read_text())["rows"]
-    assert rows["float32"]["mean IoU"] == 1
-    assert rows["exact"]["mean IoU"] > 0.99
-    assert rows["mem_half"]["mean IoU"] > 0.99
-    assert 0.5 < rows["half"]["mean IoU"] < 1
-    assert all(row["FPS"] > 0 and len(row["IoU"]) == 2 for row in rows.values())
-    assert "bfloat16" in capsys.readouterr().out
-    assert precisions.main([*flags[:2], "--model", "nowhere.pth"]) == 2
+SMALL_RUN = "--net_size tiny --height 48 --width 64 --device cpu"
 
 
-def test_inference(tmp_path: Path) -> None:
-    flags = "--methods gsfm --objects 2 --precision half --net_size tiny --frames 3 --height 48"
-    argv = [*flags.split(), "--width", "64", "--device", "cpu", "--output", str(tmp_path)]
+def test_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = f"{SMALL_RUN} --methods gsfm --objects 2 --precision half --frames 3"
+    argv = [*flags.split(), "--output", str(tmp_path)]
     assert bench_inference.main([*argv, "--mem_capacity", "1"]) == 2
+    assert "error: gsfm, half, 2 objects, 3 frames, memory at most 1: " in capsys.readouterr().err
+    assert bench_inference.main([*argv, "--height", "7"]) == 2
+    assert bench_inference.main([*argv, "--device", "foo"]) == 2
     for wrong in (
         ["--repeats", "0"],
         ["--frames", "2"],
         ["--encode_batch", "0"],
         ["--encode_batch", "65"],
-        ["--height", "7"],
-        ["--device", "foo"],
         ["--mem_half"],
+        ["--mem_capacity", "all"],
     ):
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as error:
             bench_inference.main([*argv, *wrong])
+        assert error.value.code == 2
     others = ["--encode_batch", "2"]
     assert bench_inference.main([*argv, "--repeats", "1", "--mem_capacity", "2", *others]) == 0
     content = json.loads((tmp_path / "speed.json").read_text())
@@ -136,7 +124,53 @@ def test_inference(tmp_path: Path) -> None:
     assert row["units"] == pytest.approx(sum(row["ms"]) / 3 / row["unit_ms"])
     assert (row["method"], row["precision"], len(row["ms"])) == ("gsfm", "bfloat16", 3)
     assert 0 < sum(row["stages_ms"].values()) < sum(row["ms"]) / 3
+    assert len(row["stored_mib"]) == 3
+    assert row["stored_mib"][0] > 0
     assert (tmp_path / "speed.png").stat().st_size > 1000
+    assert not (tmp_path / "growth.png").exists()
+
+
+def test_memory_over_a_long_clip(tmp_path: Path) -> None:
+    flags = f"{SMALL_RUN} --methods stcn --objects 1 --precision float32 --repeats 1"
+    flags += " --frames 24 --mem_every 2 --mem_capacity published 3"
+    assert bench_inference.main([*flags.split(), "--output", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert [row["mem_capacity"] for row in rows] == [None, 3]
+    slot = rows[0]["stored_mib"][0]
+    assert rows[0]["stored_mib"][-1] == pytest.approx(12 * slot)  # frames 0, 2, ..., 22
+    assert rows[1]["stored_mib"][-1] == pytest.approx(3 * slot)
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
+def test_the_table_of_memory() -> None:
+    def make_row(frames: int, peak: float) -> Row:
+        stored = [0.5 * (index + 1) for index in range(frames)]
+        ms = [float(index) for index in range(frames)]
+        return Row(
+            "stcn", 1, "float32", frames, 3, None, ms, {}, stored, peak_mib=peak, loaded_mib=100.0
+        )
+
+    lines = format_growth([make_row(3, 11.5), make_row(40, 41.0)]).splitlines()
+    assert [len(line) for line in lines[1:3]] == [89, len(lines[0])]
+    assert lines[1].split()[-4:] == ["1.5", "11.5", "10.0", "111.5"]
+    values = ["20.0", "41.0", "21.0", "141.0", "5.5", "37.5", "6.82"]
+    assert lines[2].split()[-7:] == values
+    assert lines[3] == (
+        "stcn, float32, 1 objects, memory at most 3: process - stored of 40 frames / of 3 frames = "
+        "1.1000"
+    )
+
+
+def test_capacities_that_change_nothing_are_not_measured(tmp_path: Path) -> None:
+    flags = f"--output {tmp_path} --objects 1 --precision half --frames 9"
+    arguments = bench_inference.parse([*flags.split(), "--mem_capacity", "published", "22"])
+    runs = [(run.method, run.mem_capacity) for run in bench_inference.plan(arguments)]
+    assert runs == [
+        ("stcn", None), ("stcn", 22), ("gsfm", None), ("gsfm", 22), ("qdmn", None), ("rde", None),
+        ("imsfr", None), ("imsfr", 22),
+    ]  # fmt: skip
+    arguments = bench_inference.parse([*flags.split(), "--mem_capacity", "22", "0"])
+    assert len(bench_inference.plan(arguments)) == 10
 
 
 def test_operations_and_bytes_are_counted() -> None:
@@ -144,7 +178,7 @@ def test_operations_and_bytes_are_counted() -> None:
     image, weight = torch.randn(1, 64, 12, 10), torch.randn(128, 64, 3, 3)
     operations = 2 * 9 * 64 * 128 * 12 * 10
     moved = 4 * (image.numel() + weight.numel() + 128 * 12 * 10)
-    native = library()
+    native = load_library()
     cases: list[tuple[Winograd | None, int]] = [(None, operations)]
     cases += [] if native is None else [(native.winograd, operations // 4)]
     for winograd, done in cases:
@@ -153,12 +187,12 @@ def test_operations_and_bytes_are_counted() -> None:
         assert result.shape == (1, 128, 12, 10)
         assert (counter.direct, counter.operations, counter.bytes) == (operations, done, moved)
         assert counter.bound == pytest.approx(max(done, moved) / 1e9)
-        with torch.inference_mode(), counter:  # of stride 2, so direct in any case; and a product
+        with torch.inference_mode(), counter:  # stride 2: direct; and a product
             F.conv2d(image, weight, padding=1, stride=2)
             torch.randn(5, 7) @ torch.randn(7, 3)
         rest = operations // 4 + 2 * 5 * 7 * 3
         assert counter.operations == done + rest
-        with torch.inference_mode(), counter:  # of few channels, so direct as well
+        with torch.inference_mode(), counter:  # few channels: direct
             F.conv2d(image[:, :8], weight[:4, :8], padding=1)
         assert counter.operations == done + rest + operations // (8 * 32)
 
@@ -166,7 +200,7 @@ def test_operations_and_bytes_are_counted() -> None:
 def test_roofline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_roofline, "SIDE", 256)
     path = tmp_path / "roofline.json"
-    argv = "--methods imsfr --objects 2 --net_size tiny --height 48 --width 64 --device cpu".split()
+    argv = f"{SMALL_RUN} --methods imsfr --objects 2".split()
     assert bench_roofline.main([*argv, "--output", str(path)]) == 0
     content = json.loads(path.read_text())
     assert [*content["peaks"]] == ["float32", "bfloat16"]

@@ -1,4 +1,4 @@
-"""Convolutions with addends and relus, joint ones, and packed ones, against torch's own."""
+"""Fused, joint and packed convolutions, compared with torch's."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from model.methods import build_network
 from model.network import NetworkSpec
 
 CPU = torch.device("cpu")
-# torch's own, oneDNN's, and with what this project compiles.
+# torch's convolution, oneDNN's, and this project's.
 PACKINGS = [None, find_packing(CPU, torch.float32, exact=True), find_packing(CPU, torch.float32)]
 
 
 def features(*shape: int, seed: int = 0) -> torch.Tensor:
-    drawn = torch.randn(*shape, generator=torch.manual_seed(seed))
-    return drawn.contiguous(memory_format=torch.channels_last)
+    values = torch.randn(*shape, generator=torch.manual_seed(seed))
+    return values.contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -31,7 +31,7 @@ def features(*shape: int, seed: int = 0) -> torch.Tensor:
     ("adds", "relu", "relu_first"), [*itertools.product([False, True], repeat=3)]
 )
 @pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2}, {"padding": 2, "dilation": 2}])
-def test_a_convolution_with_what_follows(
+def test_convolution_fused_with_addition_and_relu(
     packing: Packing | None,
     adds: bool,
     relu: bool,
@@ -48,18 +48,18 @@ def test_a_convolution_with_what_follows(
         with torch.no_grad():
             expected = plain(F.relu(x) if relu_first else x)
             add = features(*expected.shape, seed=1) if adds else None
-            kept = None if add is None else add.clone()
+            before = None if add is None else add.clone()
             expected = expected if add is None else expected + add
             expected = F.relu(expected) if relu else expected
             result = conv(x, add=add, relu=relu, relu_first=relu_first)
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
         if add is not None:
-            assert kept is not None
-            assert torch.equal(add, kept), "the addend is the caller's"
+            assert before is not None
+            assert torch.equal(add, before), "the addend must not change"
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_what_is_not_a_number_stays_so(packing: Packing | None) -> None:
+def test_nan_stays_nan(packing: Packing | None) -> None:
     conv = Conv2d(2, 3, 1).requires_grad_(False)
     conv.weight[1] = float("nan")
     conv.pack(packing)
@@ -72,7 +72,7 @@ def test_what_is_not_a_number_stays_so(packing: Packing | None) -> None:
 @pytest.mark.parametrize("num_objects", [1, 2, 5])
 @pytest.mark.parametrize("adds", [False, True])
 @pytest.mark.parametrize("c", [1, 16])
-def test_what_objects_share_is_convolved_once(
+def test_joint_convolution_of_own_and_shared_features(
     packing: Packing | None, num_objects: int, adds: bool, c: int
 ) -> None:
     conv = JointConv2d(c * 4 + c * 7, c * 8, 3, padding=1).requires_grad_(False)
@@ -87,7 +87,7 @@ def test_what_objects_share_is_convolved_once(
     torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_gradients_flow_to_what_objects_share() -> None:
+def test_gradients_of_shared_features() -> None:
     conv = JointConv2d(3 + 2, 4, 3, padding=1)
     own, shared = features(2, 3, 5, 5).requires_grad_(), features(1, 2, 5, 5).requires_grad_()
     conv(own, shared, relu=True).sum().backward()
@@ -98,7 +98,7 @@ def test_gradients_flow_to_what_objects_share() -> None:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_gradients_pass_packed_convolutions(packing: Packing | None) -> None:
+def test_gradients_of_packed_convolutions(packing: Packing | None) -> None:
     conv = Conv2d(64, 64, 3, padding=1).requires_grad_(False)
     conv.pack(packing)
     x = features(1, 64, 4, 4).requires_grad_()
@@ -108,7 +108,7 @@ def test_gradients_pass_packed_convolutions(packing: Packing | None) -> None:
 
 
 @pytest.mark.parametrize("method", ["stcn", "gsfm", "qdmn", "rde", "imsfr"])
-def test_a_network_for_inference_can_be_copied_and_made_again(method: str) -> None:
+def test_network_for_inference_can_be_copied(method: str) -> None:
     network = build_network(NetworkSpec(method, "tiny")).for_inference(CPU, torch.float32)
     image = features(1, 3, 32, 48)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What each stage trains on."""
+"""Training data of each stage."""
 
 from __future__ import annotations
 
@@ -22,43 +22,42 @@ def roots(root: Path) -> dict[str, list[str]]:
     }
 
 
-def stage(root: Path, number: str, *flags: str) -> TrainingClips:
+def make_clips(root: Path, number: str, *flags: str) -> TrainingClips:
     (settings,) = parse_train(["--id", "x", "--stage", number, *roots(root)[number], *flags])
     (data,) = find_data([settings])
     return stage_clips(settings, data, 8)
 
 
-def test_every_stage_has_its_mixture(synthetic: Path) -> None:
-    static = stage(synthetic, "0")
+def test_data_sets_of_the_stages(synthetic: Path) -> None:
+    static = make_clips(synthetic, "0")
     assert static.sizes["FSS"] == 4
     assert len(static) == 30
-    bl30k = stage(synthetic, "1")
+    bl30k = make_clips(synthetic, "1")
     assert isinstance(bl30k, VideoClips)
     assert (bl30k.sizes, len(bl30k)) == ({"BL30K": 2}, 2)
-    assert bl30k.sets[0].is_cluttered
-    assert bl30k.sets[0].smallest_crop == 0.25
+    assert bl30k.sets[0].skips_small_objects
+    assert bl30k.sets[0].min_crop_area == 0.25
     for number in "23":
-        main = stage(synthetic, number)
-        assert isinstance(main, VideoClips)
-        assert (main.sizes, len(main)) == ({"DAVIS": 2, "YouTube": 2}, 2 * 5 + 2)
-        davis, youtube = main.sets
-        assert (davis.jump_divisor, youtube.jump_divisor) == (1, 5)
-        assert (davis.smallest_crop, youtube.smallest_crop) == (0.36, 0.36)
-        assert not davis.is_cluttered
-
-
-def test_the_jumps_of_the_stages(synthetic: Path) -> None:
-    """10, 15, 20, 25, 5 from 10, 20, 30, 40 and 90 % of the epochs on; 80 % in stage 1."""
-    for number, last in (("1", 0.8), ("2", 0.9), ("3", 0.9)):
-        # 100 epochs
-        size = len(stage(synthetic, number))
-        clips = stage(synthetic, number, "-i", str(100 * size), "-b", "1")
+        clips = make_clips(synthetic, number)
         assert isinstance(clips, VideoClips)
-        assert clips.jumps.num_epochs == 800  # 8 clips an update
-        at = [clips.jumps.at(round(800 * share)) for share in (0, 0.1, 0.2, 0.3, 0.4, last)]
-        assert at == [5, 10, 15, 20, 25, 5]
+        assert (clips.sizes, len(clips)) == ({"DAVIS": 2, "YouTube": 2}, 2 * 5 + 2)
+        davis, youtube = clips.sets
+        assert (davis.jump_divisor, youtube.jump_divisor) == (1, 5)
+        assert (davis.min_crop_area, youtube.min_crop_area) == (0.36, 0.36)
+        assert not davis.skips_small_objects
+
+
+def test_jump_schedules_of_the_stages(synthetic: Path) -> None:
+    """10, 15, 20, 25, 5 start at 10, 20, 30, 40 and 90 % of the epochs; at 80 % in stage 1."""
+    for number, last in (("1", 0.8), ("2", 0.9), ("3", 0.9)):
+        size = len(make_clips(synthetic, number))
+        clips = make_clips(synthetic, number, "-i", str(100 * size), "-b", "1")
+        assert isinstance(clips, VideoClips)
+        assert clips.jumps.num_epochs == 800  # 8 clips per update
+        jumps = [clips.jumps.at(round(800 * share)) for share in (0, 0.1, 0.2, 0.3, 0.4, last)]
+        assert jumps == [5, 10, 15, 20, 25, 5]
         assert clips.jumps.at(round(800 * last) - 1) == 25
-    other = stage(synthetic, "3", "--jumps", "2", "3", "--jump_fractions", "0.5")
+    other = make_clips(synthetic, "3", "--jumps", "2", "3", "--jump_fractions", "0.5")
     assert isinstance(other, VideoClips)
     assert other.jumps.at(0) == 2
 
@@ -67,26 +66,26 @@ def test_subsets(synthetic: Path, tmp_path: Path) -> None:
     (tmp_path / "d.txt").write_text("train-001\n")
     (tmp_path / "y.txt").write_text("train00000\n")
     flags = ("--davis_subset", str(tmp_path / "d.txt"), "--yv_subset", str(tmp_path / "y.txt"))
-    clips = stage(synthetic, "3", *flags)
+    clips = make_clips(synthetic, "3", *flags)
     assert isinstance(clips, VideoClips)
     assert [[v.name for v in s.videos] for s in clips.sets] == [["train-001"], ["train00000"]]
 
 
-def test_all_that_is_missing_is_said_at_once(synthetic: Path, tmp_path: Path) -> None:
+def test_problems_of_all_stages_are_reported(synthetic: Path, tmp_path: Path) -> None:
     nowhere = [flag for flags in roots(tmp_path).values() for flag in flags]
     recipe = parse_train(["--id", "x", "--stage", "0123", *nowhere])
     with pytest.raises(ValueError, match="Stage 0") as caught:
         find_data(recipe)
-    said = str(caught.value)
+    message = str(caught.value)
     for sentence in (
-        f"Stage 0: There is no folder {tmp_path / 'static'}",
-        f"there is no folder {tmp_path / 'BL30K' / 'JPEGImages'}: get it with scripts/download_bl",
+        f"Stage 0: The folder {tmp_path / 'static'} does not exist",
+        f"the folder {tmp_path / 'BL30K' / 'JPEGImages'} does not exist: download it with scripts",
         "Stage 2: DAVIS 2017 train is not in",
         "Stage 3: 2 problems were found:",
         str(tmp_path / "YouTube" / "train_480p" / "JPEGImages"),
     ):
-        assert sentence in said
-    assert said.count("Stage 2") == 2
+        assert sentence in message
+    assert message.count("Stage 2") == 2
 
     shutil.copytree(synthetic / "DAVIS", tmp_path / "DAVIS")
     videos = tmp_path / "DAVIS" / "2017" / "trainval" / "JPEGImages" / "480p"

@@ -1,4 +1,4 @@
-"""Several processes train as one with the larger batch does, however they were started."""
+"""Training by several processes equals training by one with a larger batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ITERATIONS = 20
 
 
 def arguments(synthetic: Path, saves: Path, name: str, batch_size: int) -> list[str]:
-    """A run whose hard-example warm-up begins and ends within it."""
+    """Options of a run that contains the whole warm-up of the hard examples."""
     return [
         "--id", name, "--static_root", str(synthetic / "static"), "--save_dir", str(saves),
         "--batch_size", str(batch_size), "--iterations", str(ITERATIONS), "--lr", "1e-4",
@@ -30,7 +30,7 @@ def arguments(synthetic: Path, saves: Path, name: str, batch_size: int) -> list[
     ]  # fmt: skip
 
 
-def curves(folder: Path) -> dict[str, list[float]]:
+def read_curves(folder: Path) -> dict[str, list[float]]:
     events = EventAccumulator(str(folder)).Reload()
     return {tag: [p.value for p in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
@@ -44,12 +44,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def launch(
-    launcher: str, port: int, synthetic: Path, saves: Path, processes: int = 2, *flags: str
+    launcher: str, port: int, synthetic: Path, saves: Path, processes: int = 2, *options: str
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [
             sys.executable, "-m", launcher, f"--nproc_per_node={processes}",
-            f"--master_port={port}", "train.py", *arguments(synthetic, saves, "run", 2), *flags,
+            f"--master_port={port}", "train.py", *arguments(synthetic, saves, "run", 2), *options,
         ],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -60,7 +60,7 @@ def launch(
 
 
 def test_two_processes_equal_one(synthetic: Path, tmp_path: Path) -> None:
-    """Both launchers at once: nearly all of the time goes into importing torch."""
+    """With both launchers at once, because importing torch takes most of the time."""
     launchers = ("torch.distributed.run", "torch.distributed.launch")
     started = {
         name: launch(name, port, synthetic, tmp_path / name)
@@ -77,42 +77,42 @@ def test_two_processes_equal_one(synthetic: Path, tmp_path: Path) -> None:
             process.wait(30)
 
     alone = tmp_path / "run"
-    one = curves(alone)
+    one = read_curves(alone)
     weights = torch.load(alone / f"run_{ITERATIONS}.pth", weights_only=True)["weights"]
     for launcher in launchers:
         folder = tmp_path / launcher / "run"
-        two = curves(folder)
+        two = read_curves(folder)
         for name in ("total_loss", "loss_1", "loss_2", "iou"):
             assert len(one[f"train/{name}"]) == ITERATIONS
             assert two[f"train/{name}"] == pytest.approx(one[f"train/{name}"], abs=1e-5)
-        theirs = torch.load(folder / f"run_{ITERATIONS}.pth", weights_only=True)["weights"]
+        trained = torch.load(folder / f"run_{ITERATIONS}.pth", weights_only=True)["weights"]
         for name, tensor in weights.items():
-            torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=1e-4)
+            torch.testing.assert_close(trained[name], tensor, rtol=0, atol=1e-4)
 
-        # One process writes for both.
+        # Only the main process writes.
         files = sorted(path.name.split(".")[0] for path in folder.iterdir())
         weights_and_checkpoint = [f"run_{ITERATIONS}", f"run_{ITERATIONS}_checkpoint"]
         assert [name for name in files if name not in ("environment", "changes_0", "")] == [
             "events", "log", "log", *weights_and_checkpoint, "run_checkpoint",
         ]  # fmt: skip
         log = (folder / "log.txt").read_text()
-        assert "2 processes x 1 passes x batch 2 = 4 clips an iteration" in log
-        assert log.count(f" it {ITERATIONS} ") == 1
+        assert "2 processes x 1 passes x batch 2 = 4 clips per iteration" in log
+        assert log.count(f" iteration {ITERATIONS} ") == 1
 
 
-def test_a_global_batch_is_the_same_on_any_number_of_processes(
+def test_global_batch_does_not_depend_on_the_number_of_processes(
     synthetic: Path, tmp_path: Path
 ) -> None:
-    """1 process in two passes of 2, 2 processes with 2 clips each, 4 with one."""
-    flags = ("--global_batch", "4")
+    """One process in two passes of 2 clips, two processes with 2 clips each, four with one."""
+    options = ("--global_batch", "4")
     started = {
         count: launch(
-            "torch.distributed.run", port, synthetic, tmp_path / str(count), count, *flags
+            "torch.distributed.run", port, synthetic, tmp_path / str(count), count, *options
         )
         for count, port in zip((2, 4), free_ports(2), strict=True)
     }
     try:
-        assert train.main([*arguments(synthetic, tmp_path / "1", "run", 2), *flags]) == 0
+        assert train.main([*arguments(synthetic, tmp_path / "1", "run", 2), *options]) == 0
         for count, process in started.items():
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, f"{count}: {errors[-3000:]}"
@@ -120,13 +120,13 @@ def test_a_global_batch_is_the_same_on_any_number_of_processes(
         for process in started.values():
             process.terminate()
             process.wait(30)
-    found = {count: curves(tmp_path / str(count) / "run") for count in (1, 2, 4)}
+    curves = {count: read_curves(tmp_path / str(count) / "run") for count in (1, 2, 4)}
     for count, split in ((1, "1 processes x 2 passes x batch 2"), (4, "4 processes x 1 passes x")):
         log = (tmp_path / str(count) / "run" / "log.txt").read_text()
         assert split in log
-        assert "= 4 clips an iteration" in log
+        assert "= 4 clips per iteration" in log
     for name in ("total_loss", "loss_1", "loss_2"):
-        one = found[1][f"train/{name}"]
+        one = curves[1][f"train/{name}"]
         assert len(one) == ITERATIONS
-        assert found[2][f"train/{name}"] == pytest.approx(one, abs=1e-5)
-        assert found[4][f"train/{name}"] == pytest.approx(one, abs=1e-5)
+        assert curves[2][f"train/{name}"] == pytest.approx(one, abs=1e-5)
+        assert curves[4][f"train/{name}"] == pytest.approx(one, abs=1e-5)

@@ -1,4 +1,4 @@
-"""Scoring masks by the kind of their files: suffixes in capitals, colours."""
+"""scripts/evaluate.py on other kinds of files: suffixes in capitals, colour images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scripts.evaluate import main
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, Path]:
-    """Three annotated frames of one object, and predictions that are the same."""
+    """Ground truth of one object on three frames, and equal predictions."""
     labels = np.zeros((20, 40), np.uint8)
     labels[5:11, 8:20] = 1
-    folders = {name: tmp_path / name for name in ("truth", "results")}
+    folders = {name: tmp_path / name for name in ("ground_truth", "results")}
     for folder in folders.values():
         (folder / "cat").mkdir(parents=True)
         for frame in range(3):
@@ -26,13 +26,13 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 
 
 def run(folders: dict[str, Path]) -> int:
-    paths = ["--results_path", folders["results"], "--ground_truth_path", folders["truth"]]
+    paths = ["--results_path", folders["results"], "--ground_truth_path", folders["ground_truth"]]
     return main([*map(str, paths), "--num_workers", "1"])
 
 
-@pytest.mark.parametrize("where", [["truth"], ["results"], ["truth", "results"]])
-def test_suffixes_in_capitals(folders: dict[str, Path], where: list[str]) -> None:
-    for name in where:
+@pytest.mark.parametrize("names", [["ground_truth"], ["results"], ["ground_truth", "results"]])
+def test_suffixes_in_capitals(folders: dict[str, Path], names: list[str]) -> None:
+    for name in names:
         for path in [*folders[name].rglob("*.png")]:
             path.rename(path.with_suffix(".PNG"))
     assert run(folders) == 0
@@ -41,14 +41,14 @@ def test_suffixes_in_capitals(folders: dict[str, Path], where: list[str]) -> Non
     assert float(last["J-Mean"]) == 1
 
 
-@pytest.mark.parametrize("where", ["truth", "results"])
-def test_masks_in_colours_are_not_scored(
-    folders: dict[str, Path], where: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("folder", ["ground_truth", "results"])
+def test_colour_masks_are_refused(
+    folders: dict[str, Path], folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = folders[where] / "cat" / "1.png"
+    path = folders[folder] / "cat" / "1.png"
     Image.open(path).convert("RGB").save(path)
     assert run(folders) == 2
     error = capsys.readouterr().err
-    assert f"{path} is not scored, since its pixels are RGB" in error
+    assert f"{path} cannot be scored, because its pixels are RGB" in error
     assert "save the masks as palette or 8-bit grey PNGs" in error
     assert "write it again" not in error

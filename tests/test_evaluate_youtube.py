@@ -1,4 +1,4 @@
-"""Scores in YouTube-VOS' layout: seen and unseen categories, later objects, public sets."""
+"""Scores of YouTube-VOS: seen and unseen categories, objects that appear later, public sets."""
 
 from __future__ import annotations
 
@@ -39,17 +39,18 @@ def write_meta(folder: Path, videos: dict[str, dict[str, Any]]) -> None:
     (folder / "meta.json").write_text(json.dumps({"videos": content}))
 
 
-def described(category: str, start: int = 0) -> dict[str, Any]:
+def describe(category: str, start: int = 0) -> dict[str, Any]:
+    """Entry of an object in meta.json, from one of the frames on."""
     return {"category": category, "frames": FRAMES[start:]}
 
 
 @pytest.fixture
 def youtube(tmp_path: Path) -> Path:
-    """Videos a (a cat, and a yak from the second frame on) and b (a yak), annotated throughout."""
+    """Ground truth of all frames of a (a cat, and a yak from the second frame on) and b (a yak)."""
     root = tmp_path / "YouTube"
-    videos = {"a": {"1": described("cat"), "2": described("yak", 1)}, "b": {"1": described("yak")}}
+    videos = {"a": {"1": describe("cat"), "2": describe("yak", 1)}, "b": {"1": describe("yak")}}
     write_meta(root / "valid", videos)
-    write_meta(root / "train", {"t": {"1": described("cat")}, "u": {"1": described("dog")}})
+    write_meta(root / "train", {"t": {"1": describe("cat")}, "u": {"1": describe("dog")}})
     for index, frame in enumerate(FRAMES):
         save(root / "valid" / "Annotations" / "a" / f"{frame}.png", boxes(*(1, 2)[: index + 1]))
         save(root / "valid" / "Annotations" / "b" / f"{frame}.png", boxes(1))
@@ -58,7 +59,7 @@ def youtube(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def results(tmp_path: Path, youtube: Path) -> Path:
-    """Perfect, save for object 2 of a, which is missed on one of its two scored frames."""
+    """Perfect predictions, but object 2 of a is missed on one of its two scored frames."""
     folder = tmp_path / "results"
     shutil.copytree(youtube / "valid" / "Annotations", folder)
     save(folder / "a" / "00015.png", boxes(1))
@@ -70,7 +71,7 @@ def run(results: Path, youtube: Path, *more: object) -> int:
     return main([*paths, *map(str, more)])
 
 
-def failure(capsys: pytest.CaptureFixture[str], results: Path, youtube: Path, *more: object) -> str:
+def fail(capsys: pytest.CaptureFixture[str], results: Path, youtube: Path, *more: object) -> str:
     assert run(results, youtube, *more) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -85,24 +86,24 @@ def test_seen_and_unseen_categories(
     assert ["seen", "1.000", "1.000"] in lines
     assert ["unseen", "0.750", "0.750"] in lines
     assert ["G", "0.875", "0.875"] in lines
-    found = json.loads((tmp_path / "scores.json").read_text())
-    # Three objects: the cat 1, the yaks 0.5 and 1.
-    assert found["global"]["J&F-Mean"] == pytest.approx(5 / 6)
-    assert found["categories"]["unseen"]["F-Mean"] == 0.75
-    assert found["categories"]["G"]["J&F-Mean"] == 0.875
-    seen = {name: item["is_seen"] for name, item in found["objects"].items()}
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    # J&F of the three objects: 1 for the cat, 0.5 and 1 for the yaks.
+    assert scores["global"]["J&F-Mean"] == pytest.approx(5 / 6)
+    assert scores["categories"]["unseen"]["F-Mean"] == 0.75
+    assert scores["categories"]["G"]["J&F-Mean"] == 0.875
+    seen = {name: item["is_seen"] for name, item in scores["objects"].items()}
     assert seen == {"a_1": True, "a_2": False, "b_1": False}
-    assert found["objects"]["a_2"]["frames"]["J"] == [None, 1, 0]
+    assert scores["objects"]["a_2"]["frames"]["J"] == [None, 1, 0]
     with (results / "all_results-valid.csv").open(newline="") as file:
         names = [row["Sequence"] for row in csv.DictReader(file)]
     assert names == ["a_1", "a_2", "b_1", "a", "b", "global", "seen", "unseen", "G"]
     assert [path.name for path in results.glob("*.csv")] == ["all_results-valid.csv"]
 
 
-def test_g_of_seen_categories_alone(
+def test_g_without_unseen_categories(
     results: Path, youtube: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_meta(tmp_path / "own", {"t": {"1": described("cat"), "2": described("yak")}})
+    write_meta(tmp_path / "own", {"t": {"1": describe("cat"), "2": describe("yak")}})
     assert run(results, youtube, "--train_meta", tmp_path / "own" / "meta.json") == 0
     lines = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
     assert ["seen", "0.833"] in lines
@@ -110,74 +111,75 @@ def test_g_of_seen_categories_alone(
     assert not [line for line in lines if line[:1] == ["unseen"]]
 
 
-def test_the_resized_training_set_tells_categories_too(results: Path, youtube: Path) -> None:
+def test_categories_of_the_resized_training_set(results: Path, youtube: Path) -> None:
     (youtube / "train").rename(youtube / "train_480p")
     assert run(results, youtube) == 0
 
 
-def test_the_training_categories_are_missing(
+def test_training_categories_are_missing(
     results: Path, youtube: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.rmtree(youtube / "train")
-    message = failure(capsys, results, youtube)
-    assert f"is not {youtube / 'train' / 'meta.json'} or {youtube / 'train_480p'}" in message
-    assert "give it with --train_meta" in message
-    message = failure(capsys, results, youtube, "--train_meta", youtube / "other.json")
-    assert f"is not {youtube / 'other.json'}: give it" in message
+    message = fail(capsys, results, youtube)
+    paths = f"{youtube / 'train' / 'meta.json'} or {youtube / 'train_480p' / 'meta.json'}"
+    assert f"does not exist at {paths}: give its path with --train_meta" in message
+    message = fail(capsys, results, youtube, "--train_meta", youtube / "other.json")
+    assert f"does not exist at {youtube / 'other.json'}: give its path" in message
 
 
 def test_a_public_set_cannot_be_scored(
     results: Path, youtube: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     annotations = youtube / "valid" / "Annotations"
-    shutil.rmtree(youtube / "train")  # nobody shall look for it in vain
+    shutil.rmtree(youtube / "train")  # the error must not ask for it
     for path in annotations.rglob("*.png"):
         if path.parent.name + path.stem not in ("a00000", "a00005", "b00000"):
             path.unlink()
-    save(annotations / "a" / "00005.png", boxes(2))  # the public sets' way: the new object alone
-    message = failure(capsys, results, youtube)
-    assert f"Nothing in {annotations} can be scored" in message
+    save(annotations / "a" / "00005.png", boxes(2))  # only the new object, as in the public sets
+    message = fail(capsys, results, youtube)
+    assert f"{annotations} has nothing to score" in message
     assert "scripts/make_submission.py" in message
 
 
-def test_the_masks_of_eval_youtube_against_what_is_public(
+def test_results_of_eval_youtube_on_a_public_set(
     synthetic: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--yv_path", str(synthetic / "YouTube"), "--output", str(tmp_path / "out")]
     eval_flags = ["--model", str(tiny_weights), "--device", "cpu", "--size", "48"]
     assert eval_youtube.main([*flags, *eval_flags]) == 0
     assert run(tmp_path / "out", synthetic / "YouTube") == 2
-    assert "as the public sets do" in capsys.readouterr().err
+    assert "like the public sets" in capsys.readouterr().err
 
 
-def test_a_video_with_given_masks_alone_is_left_out(
+def test_a_video_with_only_annotations_is_not_scored(
     results: Path, youtube: Path, tmp_path: Path
 ) -> None:
     for frame in FRAMES[1:]:
         (youtube / "valid" / "Annotations" / "b" / f"{frame}.png").unlink()
     assert run(results, youtube, "--json", tmp_path / "scores.json") == 0
-    found = json.loads((tmp_path / "scores.json").read_text())
-    assert [*found["sequences"]] == ["a"]
-    assert "Sequence b is left out" in found["warnings"][0]
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert [*scores["sequences"]] == ["a"]
+    assert "Sequence b is not scored" in scores["warnings"][0]
 
 
 def test_objects_and_frames_are_those_of_meta_json(
     results: Path, youtube: Path, tmp_path: Path
 ) -> None:
     annotations = youtube / "valid" / "Annotations"
-    save(annotations / "b" / "00007.png", boxes(1))  # not named, and not predicted
-    save(annotations / "b" / "00010.png", boxes(1, 3))  # 3 is not named
+    save(annotations / "b" / "00007.png", boxes(1))  # not in meta.json, and not predicted
+    save(annotations / "b" / "00010.png", boxes(1, 3))  # 3 is not in meta.json
     videos = {
-        "a": {"1": described("cat"), "2": described("yak", 1)},
-        "b": {"1": described("yak"), "4": described("cat")},  # 4 is not annotated
+        "a": {"1": describe("cat"), "2": describe("yak", 1)},
+        "b": {"1": describe("yak"), "4": describe("cat")},  # 4 is in no mask
     }
     write_meta(youtube / "valid", videos)
     assert run(results, youtube, "--json", tmp_path / "scores.json") == 0
-    found = json.loads((tmp_path / "scores.json").read_text())
-    assert [*found["objects"]] == ["a_1", "a_2", "b_1"]
-    assert found["frames"]["b"] == [*FRAMES[1:]]
-    assert found["warnings"] == [
-        "The labels [4] of b are left out: no annotated frame follows one that shows them."
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert [*scores["objects"]] == ["a_1", "a_2", "b_1"]
+    assert scores["frames"]["b"] == [*FRAMES[1:]]
+    assert scores["warnings"] == [
+        "The labels [4] of b are not scored: there is no ground-truth mask after the first one "
+        "that shows them."
     ]
 
 
@@ -186,13 +188,13 @@ def test_problems_are_listed_together(
 ) -> None:
     (results / "a" / "00010.png").unlink()
     videos = {
-        "a": {"1": described("cat"), "2": described("yak", 1)},
-        "b": {"one": described("yak"), "2": {"frames": FRAMES}},
+        "a": {"1": describe("cat"), "2": describe("yak", 1)},
+        "b": {"one": describe("yak"), "2": {"frames": FRAMES}},
     }
     write_meta(youtube / "valid", videos)
-    message = failure(capsys, results, youtube)
+    message = fail(capsys, results, youtube)
     assert f"{results / 'a' / '00010.png'} is missing." in message
-    assert "names object one, 2 of video b, which has no category or no label from 1" in message
+    assert "lists object one, 2 of video b without a category or without a label from" in message
 
 
 def test_splits(
@@ -202,24 +204,24 @@ def test_splits(
     assert run(results, youtube, "--split", "own") == 0
     assert (results / "all_results-own.csv").is_file()
     capsys.readouterr()
-    message = failure(capsys, results, youtube, "--split", "none")
+    message = fail(capsys, results, youtube, "--split", "none")
     assert f"{youtube / 'none' / 'meta.json'} does not exist" in message
 
 
-@pytest.mark.parametrize("flags", [["--year", "2017"], ["--image_path", "images"]])
-def test_flags_that_do_nothing(
-    results: Path, youtube: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("options", [["--year", "2017"], ["--image_path", "images"]])
+def test_options_without_effect_are_refused(
+    results: Path, youtube: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert f"{flags[0]} does nothing with --yv_path" in failure(capsys, results, youtube, *flags)
+    assert f"{options[0]} does nothing with --yv_path" in fail(capsys, results, youtube, *options)
 
 
-@pytest.mark.parametrize("place", ["valid/JPEGImages", "all_frames/valid_all_frames/JPEGImages"])
-def test_figures_find_the_images(
-    results: Path, youtube: Path, tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("folder", ["valid/JPEGImages", "all_frames/valid_all_frames/JPEGImages"])
+def test_images_of_figures(
+    results: Path, youtube: Path, tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for video in "ab":
         for frame in FRAMES:
-            path = youtube / place / video / f"{frame}.jpg"
+            path = youtube / folder / video / f"{frame}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", SIZE[::-1], (90, 120, 60)).save(path)
     assert run(results, youtube, "--figures", tmp_path / "figures") == 0
@@ -227,5 +229,5 @@ def test_figures_find_the_images(
     assert written == ["a.png", "b.png", "worst.png"]
     sheet = np.array(Image.open(tmp_path / "figures" / "worst.png"))
     assert (np.abs(sheet[26:40, 2:310].astype(int) - [90, 120, 60]) < 5).all()
-    shutil.rmtree(youtube / place)
+    shutil.rmtree(youtube / folder)
     assert run(results, youtube, "--figures", tmp_path / "figures") == 0  # on grey

@@ -1,4 +1,4 @@
-"""scripts/export_weights.py: half precision, averages, refusals."""
+"""scripts/export_weights.py: half precision, averages and errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def save(path: Path, seed: int, size: str = "tiny") -> Path:
     return path
 
 
-def test_half_the_size_and_nearly_the_same_weights(tmp_path: Path) -> None:
+def test_exported_weights_are_in_half_precision(tmp_path: Path) -> None:
     source, target = save(tmp_path / "a.pth", 1), tmp_path / "out" / "half.pth"
     assert main([str(source), str(target)]) == 0
     before, after = load_network(source).state_dict(), load_network(target).state_dict()
@@ -41,18 +41,18 @@ def test_several_files_are_averaged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["missing", "another network"])
-def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str], fault: str) -> None:
     first, second = save(tmp_path / "a.pth", 1), tmp_path / "b.pth"
     if fault == "another network":
         save(second, 1, size="small")
     target = tmp_path / "c.pth"
     assert main([str(first), str(second), str(target)]) == 2
-    said = capsys.readouterr().err
-    assert ("There is no file" if fault == "missing" else "holds another network") in said
+    message = "There is no file" if fault == "missing" else "contains a different network"
+    assert message in capsys.readouterr().err
     assert not target.exists()
 
 
-def test_weights_beyond_half_precision_are_refused(
+def test_weights_too_large_for_half_precision_are_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     network = build_network(NetworkSpec(size="tiny"))

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "util": {"util"},
     "datasets": {"datasets", "util"},
     "model": {"model", "util"},
-    "inference_memory_bank": {"model.memory_bank", "model.features"},  # learned parts come as such
+    "inference_memory_bank": {"model.memory_bank", "model.features", "util"},
     "inference_core": {"inference_memory_bank", "model", "util"},
     "inference_core_yv": {"inference_core", "inference_memory_bank", "model", "util"},
     "inference": {"inference", "datasets", "inference_memory_bank", *CORES, "model", "util"},
@@ -69,18 +69,17 @@ def test_the_arrows_hold(path: Path) -> None:
 def test_the_top_level_is_as_designed() -> None:
     assert {*CORES, "inference_memory_bank", "train"} <= TOP
     assert sorted(MAINS) == [
-        "eval_davis", "eval_davis_2016", "eval_generic", "eval_youtube", "train",
+        "eval_davis", "eval_davis_2016", "eval_generic", "eval_youtube", "hubconf", "train",
     ]  # fmt: skip
 
 
 def test_settings_need_the_standard_library_alone() -> None:
-    for name in ("hyper_para", "presets", "command_line", "parse_settings"):
+    names = ("hyper_para", "presets", "command_line", "check_settings", "parse_settings", "plugins")
+    for name in names:
         modules = {m for m in imports_of(ROOT / "util" / f"{name}.py") if not is_ours(m)}
         assert {m.split(".")[0] for m in modules} <= set(sys.stdlib_module_names)
         ours = {m for m in imports_of(ROOT / "util" / f"{name}.py") if is_ours(m)}
-        assert all(
-            is_within(m, {"util.hyper_para", "util.presets", "util.command_line"}) for m in ours
-        )
+        assert ours <= {f"util.{other}" for other in names}
 
 
 def test_nothing_imports_scripts_but_tests() -> None:
@@ -150,3 +149,23 @@ assert "torch.utils.tensorboard" not in sys.modules, "slow, and used by train.py
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_python_api_does_not_import_datasets() -> None:
+    """Other projects may have a package of this name, such as Hugging Face's."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import inference.clip_session, inference.predictor, inference.tracker
+ours = [name for name in sys.modules if name.split(".")[0] in ("datasets", "evaluation")]
+assert not ours, ours
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_file_is_longer_than_400_lines(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400

@@ -1,3 +1,5 @@
+"""Mask files: labels, palettes, and rejection of interpolated masks."""
+
 from __future__ import annotations
 
 import io
@@ -29,7 +31,7 @@ def save(path: Path, pixels: np.ndarray, palette: bytes | None = None) -> Path:
 
 
 def squares(values: list[int], side: int = 6) -> np.ndarray:
-    """A row of squares with a background margin of 2 around each."""
+    """Row of squares, each with a background margin of 2 pixels."""
     labels = np.zeros((side + 4, len(values) * (side + 4)), np.uint8)
     for index, value in enumerate(values):
         left = index * (side + 4) + 2
@@ -44,7 +46,7 @@ def disc(value: int = 255) -> np.ndarray:
 
 
 def three_objects() -> np.ndarray:
-    """Objects 1, 2, 3; 3 touches the background and 1, so that blends take other labels."""
+    """Objects 1, 2, 3; 3 touches the background and 1, so interpolation gives other labels."""
     labels = np.zeros((120, 160), np.uint8)
     cv2.circle(labels, (50, 60), 35, 1, -1)
     cv2.circle(labels, (120, 40), 30, 2, -1)
@@ -52,14 +54,14 @@ def three_objects() -> np.ndarray:
     return labels
 
 
-def through_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
+def compress_jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return np.array(Image.open(buffer))
 
 
-def resized(pixels: np.ndarray, scale: float, how: int = cv2.INTER_LINEAR) -> np.ndarray:
-    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=how)
+def rescale(pixels: np.ndarray, scale: float, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=interpolation)
 
 
 def test_davis_palette() -> None:
@@ -88,7 +90,7 @@ def test_labels_of() -> None:
     assert labels_of(np.zeros((3, 4), np.uint8)) == []
 
 
-def test_short_palette_is_filled_up(tmp_path: Path) -> None:
+def test_short_palette_is_completed(tmp_path: Path) -> None:
     mask = read_mask(save(tmp_path / "m.png", squares([1]), bytes([9, 9, 9, 250, 10, 10])))
     assert mask.palette == bytes([9, 9, 9, 250, 10, 10]) + DAVIS_PALETTE[6:]
 
@@ -102,11 +104,11 @@ def test_bilevel_and_16_bit(tmp_path: Path) -> None:
     path = save(tmp_path / "deep.png", labels.astype(np.uint16))
     np.testing.assert_array_equal(read_mask(path).labels, labels)
     save(path, labels.astype(np.uint16) * 100)
-    with pytest.raises(ValueError, match=r"deep.png has 16-bit values up to 900, labels go"):
+    with pytest.raises(ValueError, match=r"deep.png has 16-bit values up to 900, but labels"):
         read_mask(path)
 
 
-def test_colours_of_the_davis_palette_are_its_labels(tmp_path: Path) -> None:
+def test_davis_colours_get_the_davis_labels(tmp_path: Path) -> None:
     labels = squares([2, 5, 21])
     colours = np.frombuffer(DAVIS_PALETTE, np.uint8).reshape(256, 3)
     mask = read_mask(save(tmp_path / "m.png", colours[labels]))
@@ -138,12 +140,12 @@ def test_transparent_pixels_are_background(tmp_path: Path) -> None:
 
     soft = np.zeros((120, 160, 4), np.uint8)
     soft[..., 0] = 128
-    soft[..., 3] = resized(resized(disc(), 0.7), 1 / 0.7)
+    soft[..., 3] = rescale(rescale(disc(), 0.7), 1 / 0.7)
     with pytest.raises(ValueError, match="looks anti-aliased"):
         read_mask(save(tmp_path / "soft.png", soft))
 
 
-def test_a_colour_is_one_object_in_all_masks_of_a_video(tmp_path: Path) -> None:
+def test_colour_has_one_label_in_all_masks_of_a_video(tmp_path: Path) -> None:
     red, blue = np.array([255, 0, 0], np.uint8), np.array([0, 0, 255], np.uint8)
     one = save(tmp_path / "1.png", (squares([1, 0])[..., None] > 0) * red)
     two = save(tmp_path / "2.png", (squares([0, 1])[..., None] > 0) * blue)
@@ -158,83 +160,83 @@ def test_a_colour_is_one_object_in_all_masks_of_a_video(tmp_path: Path) -> None:
         colour_palette([one, index])
 
 
-def test_wrong_size_is_refused(tmp_path: Path) -> None:
+def test_wrong_size_is_rejected(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", np.ones((10, 20), np.uint8))
     with pytest.raises(ValueError, match=r"m.png is 20x10 \(width x height\).*frame is 21x10"):
         read_mask(path, (10, 21))
     assert read_mask(path, (10, 20)).labels.shape == (10, 20)
 
 
-def test_empty_is_refused_unless_allowed(tmp_path: Path) -> None:
+def test_empty_mask_is_rejected_by_default(tmp_path: Path) -> None:
     path = save(tmp_path / "m.png", np.zeros((10, 20), np.uint8))
     with pytest.raises(ValueError, match=r"m.png has no object, every pixel is background"):
         read_mask(path)
     assert not read_mask(path, allow_empty=True).labels.any()
 
 
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
+def test_damaged_files_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     noise = np.kron(np.random.default_rng(0).integers(0, 9, (20, 20)), np.ones((6, 6)))
     write_mask(path, noise.astype(np.uint8), DAVIS_PALETTE)
-    whole = path.read_bytes()
-    flipped = bytearray(whole)
+    full = path.read_bytes()
+    flipped = bytearray(full)
     flipped[-40] ^= 0x55
-    for data in (whole[: len(whole) // 2], whole[:-14], whole[:20], b"", b"text", bytes(flipped)):
+    for data in (full[: len(full) // 2], full[:-14], full[:20], b"", b"text", bytes(flipped)):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=r"mask .*m.png cannot be read, it is cut short"):
+        with pytest.raises(ValueError, match=r"mask .*m.png cannot be read, it is truncated"):
             read_mask(path)
     with pytest.raises(FileNotFoundError):
         read_mask(tmp_path / "none.png")
 
 
-def test_jpeg_and_odd_kinds_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"m.jpg is a JPEG.*save the mask as PNG"):
+def test_jpeg_and_other_modes_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"m.jpg is a JPEG.*save the original mask as PNG"):
         read_mask(save(tmp_path / "m.jpg", disc()))
-    with pytest.raises(ValueError, match=r"m.tif is an image of the kind F: save it as a palette"):
+    with pytest.raises(ValueError, match=r"m.tif has the image mode F: save it as a palette"):
         read_mask(save(tmp_path / "m.tif", disc().astype(np.float32)))
 
 
-BLENDED = {
-    "half": resized(disc(), 0.5),
-    "smaller": resized(disc(), 0.7),
-    "double": resized(disc(), 2),
-    "four times": resized(disc(), 4),
-    "bicubic": resized(disc(), 1.3, cv2.INTER_CUBIC),
-    "area": resized(disc(), 0.7, cv2.INTER_AREA),
-    "label 38": resized(disc(38), 1.7),
+INTERPOLATED = {
+    "half": rescale(disc(), 0.5),
+    "smaller": rescale(disc(), 0.7),
+    "double": rescale(disc(), 2),
+    "four times": rescale(disc(), 4),
+    "bicubic": rescale(disc(), 1.3, cv2.INTER_CUBIC),
+    "area": rescale(disc(), 0.7, cv2.INTER_AREA),
+    "label 38": rescale(disc(38), 1.7),
     "blurred": cv2.GaussianBlur(disc(), (3, 3), 0),
     "three grey levels": cv2.GaussianBlur(disc(), (5, 5), 0) // 64 * 85,
-    "jpeg 50": through_jpeg(disc(), 50),
-    "jpeg 90": through_jpeg(disc(), 90),
-    "jpeg 95": through_jpeg(disc(), 95),
+    "jpeg 50": compress_jpeg(disc(), 50),
+    "jpeg 90": compress_jpeg(disc(), 90),
+    "jpeg 95": compress_jpeg(disc(), 95),
 }
 
 
-@pytest.mark.parametrize("name", BLENDED)
-def test_blends_are_refused(tmp_path: Path, name: str) -> None:
-    num_values = np.unique(BLENDED[name]).size - 1
+@pytest.mark.parametrize("name", INTERPOLATED)
+def test_interpolated_masks_are_rejected(tmp_path: Path, name: str) -> None:
+    num_values = np.unique(INTERPOLATED[name]).size - 1
     message = f"m.png has {num_values} different values, .*looks anti-aliased .* nearest-neighbour"
     with pytest.raises(ValueError, match=message):
-        read_mask(save(tmp_path / "m.png", BLENDED[name]))
+        read_mask(save(tmp_path / "m.png", INTERPOLATED[name]))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.5, 2, 3])
-def test_interpolated_labels_are_refused(tmp_path: Path, scale: float) -> None:
-    path = save(tmp_path / "m.png", resized(three_objects(), scale), DAVIS_PALETTE)
+def test_interpolated_labels_are_rejected(tmp_path: Path, scale: float) -> None:
+    path = save(tmp_path / "m.png", rescale(three_objects(), scale), DAVIS_PALETTE)
     with pytest.raises(ValueError, match=r"m.png has thin lines of other labels .* interpolation"):
         read_mask(path)
-    nearest = resized(three_objects(), scale, cv2.INTER_NEAREST)
+    nearest = rescale(three_objects(), scale, cv2.INTER_NEAREST)
     assert labels_of(read_mask(save(path, nearest, DAVIS_PALETTE)).labels) == [1, 2, 3]
 
 
-def test_blended_colours_are_refused(tmp_path: Path) -> None:
+def test_interpolated_colours_are_rejected(tmp_path: Path) -> None:
     colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
     picture = colours[three_objects()]
     with pytest.raises(ValueError, match=r"m.png has \d+ different colours: .*anti-aliased"):
-        read_mask(save(tmp_path / "m.png", through_jpeg(picture, 75)))
+        read_mask(save(tmp_path / "m.png", compress_jpeg(picture, 75)))
     with pytest.raises(ValueError, match="looks anti-aliased"):
-        read_mask(save(tmp_path / "m.png", resized(picture, 2)))
-    quantised = Image.fromarray(through_jpeg(picture, 90)).quantize(64)
+        read_mask(save(tmp_path / "m.png", rescale(picture, 2)))
+    quantised = Image.fromarray(compress_jpeg(picture, 90)).quantize(64)
     quantised.save(tmp_path / "m.png")
     with pytest.raises(ValueError, match="looks anti-aliased"):
         read_mask(tmp_path / "m.png")
@@ -261,7 +263,7 @@ def grid(count: int, side: int) -> np.ndarray:
     return labels
 
 
-LEGITIMATE = {
+VALID = {
     "200 objects of 4x4": grid(200, 4),
     "60 objects of 2x2": grid(60, 2),
     "one pixel each": grid(30, 1),
@@ -277,20 +279,20 @@ LEGITIMATE = {
 }
 
 
-@pytest.mark.parametrize("name", LEGITIMATE)
-def test_legitimate_masks_are_read(tmp_path: Path, name: str) -> None:
-    path = save(tmp_path / "m.png", LEGITIMATE[name])
-    np.testing.assert_array_equal(read_mask(path).labels, LEGITIMATE[name])
+@pytest.mark.parametrize("name", VALID)
+def test_valid_masks_are_read(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / "m.png", VALID[name])
+    np.testing.assert_array_equal(read_mask(path).labels, VALID[name])
 
 
-def test_real_masks_are_read() -> None:
+def test_hand_drawn_masks_are_read() -> None:
     paths = sorted((SHARED / "static" / "BSDS_objects").glob("*.png"))
     if not paths:
-        pytest.skip("no real masks in ../shared/data")
+        pytest.skip("no masks in ../shared/data")
     assert all(labels_of(read_mask(path).labels) for path in paths[::5])
 
 
-def test_resize_labels_matches_pixel_centres() -> None:
+def test_resize_labels_aligns_pixel_centres() -> None:
     labels = three_objects()
     expected = Image.fromarray(labels).resize((113, 71), Image.Resampling.NEAREST)
     np.testing.assert_array_equal(resize_labels(labels, (71, 113)), np.array(expected))

@@ -1,4 +1,4 @@
-"""scripts/merge_probabilities.py on drawn probabilities: what it refuses, what it holds at once."""
+"""scripts/merge_probabilities.py on random probabilities: refused input, and use of memory."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def draw(num_objects: int, size: tuple[int, int], seed: int) -> FrameProbabiliti
 def write_run(
     run: Path, name: str = "clip", frames: int = 2, size: tuple[int, int] = SIZE, objects: int = 2
 ) -> Path:
-    """What --save_probabilities leaves of a video, at half the size of its masks."""
+    """Write the files of --save_probabilities, at half the size of the masks."""
     for index in range(frames):
-        scores = draw(objects, (size[0] // 2, size[1] // 2), index)
-        write_probabilities(run / name / PROBABILITIES / f"{index:05d}.npz", scores)
+        probabilities = draw(objects, (size[0] // 2, size[1] // 2), index)
+        write_probabilities(run / name / PROBABILITIES / f"{index:05d}.npz", probabilities)
         write_mask(run / name / f"{index:05d}.png", np.ones(size, np.uint8), DAVIS_PALETTE)
     return run
 
@@ -44,68 +44,68 @@ def merge(output: Path, *runs: Path, weights: tuple[str, ...] = ()) -> int:
 @pytest.mark.parametrize(
     "weights", [("nan", "1"), ("1", "nan"), ("inf", "1"), ("1e308", "1e308"), ("0", "0")]
 )
-def test_weights_that_give_no_mean_are_refused(
+def test_weights_without_a_mean_are_refused(
     tmp_path: Path, weights: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = write_run(tmp_path / "a")
     assert merge(tmp_path / "out", run, run, weights=weights) == 2
-    assert "give one for each, finite" in capsys.readouterr().err
+    assert "give one weight per run, finite" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_different_videos_of_one_name_are_refused(
+def test_different_videos_with_the_same_name_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = write_run(tmp_path / "a"), write_run(tmp_path / "b", size=(40, 24))
     assert merge(tmp_path / "out", one, other) == 2
     error = capsys.readouterr().err
-    assert f"clip is 40x24 pixels in {one} and 24x40 in {other}" in error
+    assert f"clip has 40x24 pixels in {one} but 24x40 in {other}" in error
     assert not (tmp_path / "out").exists()
 
 
-def test_what_a_killed_run_left_is_no_video(
+def test_incomplete_videos_of_a_killed_run_are_ignored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, other = write_run(tmp_path / "a"), write_run(tmp_path / "b")
     write_run(one, ".dog.partial")
-    (other / "cat" / PROBABILITIES).mkdir(parents=True)  # and a folder without any
+    (other / "cat" / PROBABILITIES).mkdir(parents=True)  # a folder without probabilities
     assert merge(tmp_path / "out", one, other) == 0
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["clip"]
     killed = write_run(tmp_path / "c", ".clip.partial")
     assert merge(tmp_path / "no", killed) == 2
-    assert "holds no probabilities" in capsys.readouterr().err
+    assert "has no probabilities" in capsys.readouterr().err
 
 
-def test_many_objects_are_added_up_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_objects_are_merged_in_small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [draw(20, (12, 20), 1), draw(20, SIZE, 2)]
     shares = [0.25, 0.75]
     expected = torch.zeros(21, *SIZE)
     for part, share in zip(parts, shares, strict=True):
         by_label = torch.from_numpy(part.prob[[0, *(1 + np.argsort(part.labels))]])
         expected += share * resize_prob(by_label.float(), SIZE)
-    held = []
+    group_sizes = []
 
     def resize(prob: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        held.append(len(prob))
+        group_sizes.append(len(prob))
         return resize_prob(prob, size)
 
     monkeypatch.setattr(merge_probabilities, "resize_prob", resize)
-    found = merge_probabilities.merge_frame(parts, shares, SIZE)
-    np.testing.assert_array_equal(found, expected.argmax(0).numpy())
-    assert max(held) <= 8
-    assert sum(held) == 2 * 21
+    labels = merge_probabilities.merge_frame(parts, shares, SIZE)
+    np.testing.assert_array_equal(labels, expected.argmax(0).numpy())
+    assert max(group_sizes) <= 8
+    assert sum(group_sizes) == 2 * 21
     with pytest.raises(ValueError, match="one run has the objects"):
         merge_probabilities.merge_frame([parts[0], draw(3, SIZE, 3)], shares, SIZE)
 
 
-def test_few_frames_are_merged_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine of many cores, the workers' frames would fill its memory."""
+def test_number_of_workers_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames of many workers would fill the memory of a machine with many cores."""
     monkeypatch.setattr(merge_probabilities.os, "cpu_count", lambda: 64)
     threads = set()
 
     def count(*_: object) -> np.ndarray:
         threads.add(threading.get_ident())
-        time.sleep(0.02)  # so that no worker does the work of two
+        time.sleep(0.02)  # so that every worker gets a frame
         return np.zeros(SIZE, np.uint8)
 
     monkeypatch.setattr(merge_probabilities, "merge_frame", count)

@@ -1,3 +1,5 @@
+"""J and F of masks, and their statistics over frames."""
+
 from __future__ import annotations
 
 import math
@@ -30,12 +32,12 @@ PIXEL = mask(10, 10, np.s_[5:6, 5:6])
 
 
 @pytest.mark.parametrize(
-    ("prediction", "truth", "region", "boundary"),
+    ("prediction", "ground_truth", "region", "boundary"),
     [
         (EMPTY, EMPTY, 1, 1),
         (EMPTY, PIXEL, 0, 0),
         (PIXEL, EMPTY, 0, 0),
-        # A mask that fills the frame has no boundary.
+        # A mask of the whole frame has no boundary.
         (FULL, FULL, 1, 1),
         (FULL, EMPTY, 0, 1),
         (FULL, LEFT_HALF, 0.5, 0),
@@ -43,7 +45,7 @@ PIXEL = mask(10, 10, np.s_[5:6, 5:6])
         (LEFT_HALF, LEFT_HALF, 1, 1),
     ],
 )
-def test_masks_that_are_empty_or_fill_the_frame(
+def test_masks_without_a_boundary(
     prediction: np.ndarray, ground_truth: np.ndarray, region: float, boundary: float
 ) -> None:
     assert region_similarity(prediction, ground_truth) == region
@@ -54,15 +56,13 @@ def test_masks_that_are_empty_or_fill_the_frame(
     ("height", "width", "radius"),
     [(480, 854, 8), (240, 432, 4), (100, 100, 2), (10, 10, 1), (480, 910, 9)],
 )
-def test_radius_is_the_rounded_up_share_of_the_diagonal(
-    height: int, width: int, radius: int
-) -> None:
+def test_radius_is_a_share_of_the_diagonal_rounded_up(height: int, width: int, radius: int) -> None:
     assert boundary_radius(height, width) == radius
 
 
 @pytest.mark.parametrize(("shift", "boundary"), [(0, 1), (2, 1), (3, 0)])
 def test_boundaries_match_up_to_the_radius(shift: int, boundary: float) -> None:
-    # A 100x100 image has the radius 2; the two boundaries are straight lines `shift` apart.
+    # The radius is 2 in a 100x100 image. The boundaries are straight lines `shift` pixels apart.
     prediction = mask(100, 100, np.s_[:, :50])
     ground_truth = mask(100, 100, np.s_[:, : 50 + shift])
     assert region_similarity(prediction, ground_truth) == 50 / (50 + shift)
@@ -70,15 +70,15 @@ def test_boundaries_match_up_to_the_radius(shift: int, boundary: float) -> None:
 
 
 def test_boundaries_match_within_a_disc_not_a_square() -> None:
-    # A pixel's boundary is itself and its west, north and north-west neighbours. Of each four,
-    # the one on the far corner is a diagonal step from the other mask's four: outside radius 1.
+    # The boundary of one pixel is the pixel and its left, upper and upper left neighbours. Of each
+    # four, the far corner is a diagonal step away from the other mask's four: outside radius 1.
     assert boundary_accuracy(PIXEL, np.roll(PIXEL, (1, 1), axis=(0, 1))) == 0.75
 
 
-def test_precision_and_recall_are_told_apart() -> None:
+def test_f_combines_precision_and_recall() -> None:
     one = mask(40, 40, np.s_[5:10, 5:10])
     two = mask(40, 40, np.s_[5:10, 5:10], np.s_[25:30, 25:30])
-    # Precision 1 and recall 1/2, or the other way round.
+    # Precision 1 and recall 1/2, or vice versa.
     assert region_similarity(one, two) == 0.5
     assert boundary_accuracy(one, two) == pytest.approx(2 / 3)
     assert boundary_accuracy(two, one) == pytest.approx(2 / 3)
@@ -86,7 +86,7 @@ def test_precision_and_recall_are_told_apart() -> None:
 
 def test_boundary_in_the_last_row_and_column() -> None:
     corner = mask(4, 4, np.s_[3:, 3:])
-    expected = mask(4, 4, np.s_[2:3, 2:4], np.s_[3:4, 2:3])  # never the corner pixel itself
+    expected = mask(4, 4, np.s_[2:3, 2:4], np.s_[3:4, 2:3])  # without the corner pixel
     np.testing.assert_array_equal(boundary_map(corner), expected)
     bottom = mask(4, 4, np.s_[3:, :])
     np.testing.assert_array_equal(boundary_map(bottom), mask(4, 4, np.s_[2:3, :]))
@@ -103,23 +103,23 @@ def slow_boundary_map(image: np.ndarray) -> np.ndarray:
 
 
 def slow_boundary_accuracy(prediction: np.ndarray, ground_truth: np.ndarray, radius: int) -> float:
-    ours, theirs = (np.argwhere(slow_boundary_map(image)) for image in (prediction, ground_truth))
-    if len(ours) == 0 or len(theirs) == 0:
-        return float(len(ours) == len(theirs))
-    squares = ((ours[:, None] - theirs[None]) ** 2).sum(axis=2)
+    predicted, true = (np.argwhere(slow_boundary_map(mask)) for mask in (prediction, ground_truth))
+    if len(predicted) == 0 or len(true) == 0:
+        return float(len(predicted) == len(true))
+    squares = ((predicted[:, None] - true[None]) ** 2).sum(axis=2)
     near = squares <= radius * radius
     precision, recall = near.any(axis=1).mean(), near.any(axis=0).mean()
     total = precision + recall
     return 2 * precision * recall / total if total else 0.0
 
 
-def test_agrees_with_pixel_by_pixel_definition_wherever_the_masks_lie() -> None:
+def test_scores_equal_a_pixel_by_pixel_implementation() -> None:
     generator = np.random.default_rng(0)
     scores = []
     for _ in range(150):
         height, width = generator.integers(1, 40, size=2)
         pair = np.zeros((2, height, width), dtype=bool)
-        for image in pair:  # boxes, often cut by the image's edge, some with holes of noise
+        for image in pair:  # boxes, often cut by the image's edge, some with noise
             top, left = generator.integers(-5, height), generator.integers(-5, width)
             box = np.s_[max(top, 0) : top + 12, max(left, 0) : left + 12]
             image[box] = generator.random(image[box].shape) < generator.choice([0.7, 1.0])
@@ -131,7 +131,7 @@ def test_agrees_with_pixel_by_pixel_definition_wherever_the_masks_lie() -> None:
     assert sum(0 < score < 1 for score in scores) > 50
 
 
-def test_masks_may_be_views_and_of_any_number_type() -> None:
+def test_masks_may_be_views_or_have_other_number_types() -> None:
     prediction = mask(30, 40, np.s_[5:20, 10:30])
     ground_truth = mask(30, 40, np.s_[8:20, 10:30])
     expected = (
@@ -146,26 +146,26 @@ def test_masks_may_be_views_and_of_any_number_type() -> None:
 @pytest.mark.parametrize("measure", [region_similarity, boundary_accuracy])
 def test_masks_of_different_size_are_refused(measure: object) -> None:
     assert callable(measure)
-    with pytest.raises(ValueError, match=r"shape \(10, 10\) and the true one \(10, 12\)"):
+    with pytest.raises(ValueError, match=r"shape \(10, 10\), but its .* shape \(10, 12\)"):
         measure(EMPTY, mask(10, 12))
 
 
-def test_statistics_by_hand() -> None:
+def test_statistics_of_eight_frames() -> None:
     values = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
-    # Bins of eight frames: 0-2, 2-4, 4-5, 5-7. A value of 0.5 is not above 0.5.
+    # The bins are frames 0-2, 2-4, 4-5, 5-7. A value of 0.5 is not above 0.5.
     result = statistics(values)
     assert result.mean == pytest.approx(0.55)
     assert result.recall == 0.5
     assert result.decay == pytest.approx(0.8 - 0.3)
 
 
-def test_decay_of_a_long_video_uses_its_real_quarters() -> None:
-    # 1000 frames: the first bin is 0-250, the last 749-999; 8-bit edges would wrap.
+def test_decay_of_a_long_video_does_not_overflow() -> None:
+    # 1000 frames: the first bin is 0-250, the last 749-999; 8-bit edges would overflow.
     result = statistics(np.linspace(1, 0, 1000))
     assert result.decay == pytest.approx((874 - 125) / 999)
 
 
-def test_statistics_leave_missing_values_out() -> None:
+def test_statistics_ignore_missing_values() -> None:
     result = statistics([1.0, math.nan, 0.6, 0.4, math.nan, 0.2])
     # Six frames: the first bin is 0-1, the last 4-5.
     assert result.mean == pytest.approx(0.55)
@@ -173,13 +173,13 @@ def test_statistics_leave_missing_values_out() -> None:
     assert result.decay == pytest.approx(1.0 - 0.2)
 
 
-def test_decay_of_a_later_object_is_of_its_own_frames() -> None:
+def test_decay_of_a_later_object_ignores_frames_without_it() -> None:
     values = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
     assert statistics([math.nan] * 30 + values + [math.nan] * 3) == statistics(values)
 
 
 @pytest.mark.parametrize("values", [[], [math.nan, math.nan]])
-def test_statistics_of_nothing_are_not_numbers(values: list[float]) -> None:
+def test_statistics_of_no_values_are_nan(values: list[float]) -> None:
     result = statistics(values)
     assert all(math.isnan(value) for value in (result.mean, result.recall, result.decay))
 
@@ -188,11 +188,11 @@ def test_statistics_of_one_frame() -> None:
     assert statistics([0.75]) == Statistics(mean=0.75, recall=1.0, decay=0.0)
 
 
-def test_objects_of_a_frame_come_in_the_order_of_their_labels() -> None:
+def test_scores_of_a_frame_are_in_the_order_of_the_labels() -> None:
     ground_truth = np.zeros((20, 20), dtype=np.uint8)
     ground_truth[2:8, 2:8] = 1
     ground_truth[10:16, 10:16] = 3
-    ground_truth[0, 19] = 255  # no label of an object, so background
+    ground_truth[0, 19] = 255  # not the label of an object, so background
     only_first = np.where(ground_truth == 1, ground_truth, 0)
     empty = np.zeros_like(ground_truth)
     assert evaluate_frame(ground_truth, ground_truth, [3, 1]) == [(1, 1), (1, 1)]
@@ -202,13 +202,13 @@ def test_objects_of_a_frame_come_in_the_order_of_their_labels() -> None:
     assert evaluate_frame(ground_truth, ground_truth, []) == []
 
 
-def test_objects_are_measured_as_if_each_were_alone() -> None:
+def test_each_object_is_scored_independently() -> None:
     generator = np.random.default_rng(1)
     for _ in range(60):
         height, width = generator.integers(1, 40, size=2)
         maps = np.zeros((2, height, width), dtype=np.uint8)
         for labels in maps:
-            for label in (1, 2, 9):  # boxes that overlap, and are often cut by the image's edge
+            for label in (1, 2, 9):  # overlapping boxes, often cut by the image's edge
                 top, left = generator.integers(-5, height), generator.integers(-5, width)
                 labels[max(top, 0) : top + 9, max(left, 0) : left + 9] = label
         expected = [
@@ -219,5 +219,5 @@ def test_objects_are_measured_as_if_each_were_alone() -> None:
 
 
 def test_frames_of_different_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(4, 4\) and the true one \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"shape \(4, 4\), but its .* shape \(4, 5\)"):
         evaluate_frame(np.ones((4, 4), np.uint8), np.ones((4, 5), np.uint8), [1])

@@ -1,4 +1,4 @@
-"""The network: its three functions, its modes, and its copy for inference."""
+"""The network: its functions, its modes, and its copy for inference."""
 
 from __future__ import annotations
 
@@ -8,45 +8,17 @@ from torch import nn
 
 from model.features import view_of
 from model.methods import METHODS, build_network
-from model.network import Network, NetworkSpec
-from model.reference import fill_weights, reference_clip, reference_masks
+from model.network import NetworkSpec
+from model.reference import reference_clip
+from tests.tiny_networks import random_inputs, segment, tiny_network
 
 CPU = torch.device("cpu")
-ROWS = [(method, size) for method, row in METHODS.items() for size in row.sizes]
+SIZES = [(name, size) for name, method in METHODS.items() for size in method.sizes]
 
 
-def tiny_network(is_single_object: bool = False, method: str = "stcn") -> Network:
-    """Seeded, in eval mode, with weights and batch norms under which every input matters."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = build_network(NetworkSpec(method, "tiny", is_single_object))
-    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    weights = fill_weights(shapes)
-    weights["value_encoder.backbone.conv1.weight"][:, 3:] *= (
-        20  # masks must show among random waves
-    )
-    if "value_encoder.fuser.channel_gate.mlp.0.weight" in weights:
-        weights["value_encoder.fuser.channel_gate.mlp.0.weight"] *= -1  # opens its one relu
-    network.load_state_dict(weights)
-    return network.eval()
-
-
-def random_inputs(batch: int, num_objects: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """image (B, 3, 32, 48), masks (B, O, 32, 48) of discs."""
-    image = reference_clip(batch, 32, 48, seed=num_objects)
-    return image, reference_masks(batch, num_objects, 32, 48).transpose(0, 1)
-
-
-def segment(network: Network, image: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Logits (B, O, H, W): remember an image, and read it back from itself."""
-    query = network.encode_query(network.encode_image(image), masks.amax(1, keepdim=True))
-    entry = network.encode_memory(image, query, masks, next_image=image.roll(2, 3))
-    return network.decode(network.read(view_of([entry]), query, masks.shape[1]), query)
-
-
-@pytest.mark.parametrize(("method", "size"), ROWS)
-def test_every_size_has_the_shapes_of_the_legend(method: str, size: str) -> None:
-    with torch.device("meta"):  # shapes alone: base computes nothing here
+@pytest.mark.parametrize(("method", "size"), SIZES)
+def test_shapes_are_those_of_the_legend(method: str, size: str) -> None:
+    with torch.device("meta"):  # computes shapes only
         network = build_network(NetworkSpec(method, size))
         image, masks = torch.empty(2, 3, 64, 96), torch.empty(2, 3, 64, 96)
     widths = METHODS[method].sizes[size]
@@ -60,7 +32,7 @@ def test_every_size_has_the_shapes_of_the_legend(method: str, size: str) -> None
     entry = network.encode_memory(image, query, masks, next_image=image)
     assert entry.value.shape == (2, 3, widths.value, 4, 6)
     key, value = entry.rows()
-    if method == "qdmn":  # each object has keys of its own
+    if method == "qdmn":  # each object has its own keys
         assert key.shape == (6, 24, key_width)
         assert value.shape == (6, 24, widths.value)
         assert entry.quality is not None
@@ -75,7 +47,7 @@ def test_every_size_has_the_shapes_of_the_legend(method: str, size: str) -> None
 
 @pytest.mark.parametrize("method", [*METHODS])
 @pytest.mark.parametrize("num_objects", [1, 2, 3])
-def test_samples_of_a_batch_do_not_mix(method: str, num_objects: int) -> None:
+def test_samples_of_a_batch_are_independent(method: str, num_objects: int) -> None:
     network = tiny_network(method=method)
     image, masks = random_inputs(2, num_objects)
     logits = segment(network, image, masks)
@@ -87,8 +59,8 @@ def test_samples_of_a_batch_do_not_mix(method: str, num_objects: int) -> None:
 
 
 @pytest.mark.parametrize("method", [*METHODS])
-def test_every_input_matters(method: str) -> None:
-    """What the other tests compare would be equal too in a network that ignores its inputs."""
+def test_output_depends_on_every_input(method: str) -> None:
+    """Without this, comparisons in other tests would prove nothing."""
     network = tiny_network(method=method)
     image, masks = random_inputs(1, 2)
     logits = segment(network, image, masks)
@@ -98,7 +70,7 @@ def test_every_input_matters(method: str) -> None:
     torch.testing.assert_close(swapped.flip(1), logits, rtol=1e-4, atol=1e-4)
 
 
-def test_a_single_object_network_does_not_see_the_others() -> None:
+def test_single_object_network_ignores_other_objects() -> None:
     image, masks = random_inputs(1, 2)
     changed = torch.stack([masks[:, 0], 1 - masks[:, 1]], 1)
     single, several = tiny_network(is_single_object=True), tiny_network()
@@ -109,7 +81,7 @@ def test_a_single_object_network_does_not_see_the_others() -> None:
 
 
 @pytest.mark.parametrize("method", [*METHODS])
-def test_batch_norms_keep_their_statistics_in_training(method: str) -> None:
+def test_training_does_not_change_statistics_of_batch_norms(method: str) -> None:
     network = tiny_network(method=method).train()
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms
@@ -117,7 +89,7 @@ def test_batch_norms_keep_their_statistics_in_training(method: str) -> None:
     assert network.decoder.training
     assert not any(norm.training for norm in norms)
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    num_objects = 1 if method == "imsfr" else 2  # whose second gate is for training alone
+    num_objects = 1 if method == "imsfr" else 2  # only training uses IMSFR's second gate
     in_training = segment(network, *random_inputs(2, num_objects))
     for name, buffer in network.named_buffers():
         assert torch.equal(buffer, before[name]), name
@@ -126,7 +98,7 @@ def test_batch_norms_keep_their_statistics_in_training(method: str) -> None:
 
 @pytest.mark.parametrize("method", [*METHODS])
 def test_all_parameters_are_trained(method: str) -> None:
-    """By a clip of two objects, or of one in the network of stage 0."""
+    """With a clip of two objects, or of one object in stage 0."""
     for is_single_object in (False, True):
         network = tiny_network(is_single_object, method).train()
         num_frames = 5 if method == "rde" and not is_single_object else 3
@@ -134,17 +106,17 @@ def test_all_parameters_are_trained(method: str) -> None:
         num_objects = 1 if is_single_object else 2
         masks = random_inputs(2, num_objects)[1]
         labels = torch.randint(0, num_objects + 1, (2, num_frames, 32, 48))
-        row = METHODS[method]
+        parts = METHODS[method]
         present = torch.tensor([num_objects, num_objects])
-        outputs = row.unroll(network)(images, masks.roll(2, 3), present, masks)
-        row.loss(outputs, labels, present, 1.0)["total_loss"].backward()
+        outputs = parts.unroll(network)(images, masks.roll(2, 3), present, masks)
+        parts.loss(outputs, labels, present, 1.0)["total_loss"].backward()
         for name, parameter in network.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
             assert parameter.grad is None or parameter.grad.abs().sum() > 0, name
 
 
 @pytest.mark.parametrize("method", [*METHODS])
-def test_the_folded_copy_answers_the_same_and_leaves_the_original(method: str) -> None:
+def test_copy_for_inference_has_the_same_output_and_leaves_the_original(method: str) -> None:
     network = tiny_network(method=method).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     image, masks = random_inputs(2, 1 if method == "imsfr" else 2)
@@ -165,7 +137,7 @@ def test_the_folded_copy_answers_the_same_and_leaves_the_original(method: str) -
     assert torch.equal(segment(network, image, masks), expected)
 
 
-def test_bfloat16_answers_nearly_the_same() -> None:
+def test_bfloat16_output_is_close_to_float32() -> None:
     network = tiny_network()
     half = network.for_inference(CPU, torch.bfloat16)
     assert half.dtype == torch.bfloat16
@@ -184,11 +156,11 @@ def test_images_are_normalised_in_float32_by_imagenet_statistics() -> None:
     image = torch.zeros(2, 3, 1, 2, dtype=torch.uint8)
     image[..., 1] = 255
     expected = torch.tensor([[-0.485 / 0.229, 0.515 / 0.229], [-0.456 / 0.224, 0.544 / 0.224]])
-    for either in (network, network.for_inference(CPU, torch.bfloat16)):
-        normalised = either.normalise(image)
+    for each in (network, network.for_inference(CPU, torch.bfloat16)):
+        normalised = each.normalise(image)
         assert normalised.dtype == torch.float32
         torch.testing.assert_close(normalised[1, :2, 0], expected)
-    assert "mean" not in network.state_dict()  # constants are no weights
+    assert "mean" not in network.state_dict()  # constants are not weights
 
 
 def test_unknown_methods_and_sizes_are_refused() -> None:

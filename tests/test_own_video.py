@@ -1,4 +1,4 @@
-"""Anyone's own footage through eval_generic.py: phones' videos, odd images, many objects."""
+"""Users' own videos through eval_generic.py: phone videos, unusual images, many objects."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
 import eval_generic
 from datasets.generic import one_video
 from datasets.video_file import VideoFile
-from inference import tracker
-from inference.labels import label_map
 from model.matching import aggregate
 from tests.test_overlay import read_video
 from tests.test_video_file import HEIGHT, NUM_FRAMES, WIDTH, level, turned, write_clip
@@ -31,26 +27,26 @@ from util.overlay import OverlayVideo
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TIMESCALE = 15360  # of the MP4s that OpenCV writes at 30 frames a second
-# How long the frames of `variable` are shown, in ticks: as (number of frames, duration).
-DURATIONS = ((9, 512), (9, 1536), (4, 700), (1, 9000))  # the last one is held
+# Durations of the frames of `variable_rate`, as (number of frames, ticks of each).
+DURATIONS = ((9, 512), (9, 1536), (4, 700), (1, 9000))
 assert sum(count for count, _ in DURATIONS) == NUM_FRAMES
-SECONDS = sum(count * ticks for count, ticks in DURATIONS[:-1]) / TIMESCALE  # to the last frame
+SECONDS = sum(count * ticks for count, ticks in DURATIONS[:-1]) / TIMESCALE  # up to the last frame
 
 
-def variable(clip: Path, path: Path) -> Path:
-    """A copy whose frames are shown for DURATIONS."""
+def variable_rate(clip: Path, path: Path) -> Path:
+    """Copy an MP4 and give its frames DURATIONS."""
     content = bytearray(clip.read_bytes())
     table = struct.pack(">I", len(DURATIONS))
     for entry in DURATIONS:
         table += struct.pack(">2I", *entry)
     at = content.index(b"stts") + 8  # after the name, version and flags
-    extra = len(table) - (4 + 8)  # one entry was there
+    extra = len(table) - (4 + 8)  # the table had one entry
     content[at : at + 12] = table
     for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stts"):
         start = content.index(name) - 4
         (size,) = struct.unpack_from(">I", content, start)
         struct.pack_into(">I", content, start, size + extra)
-    start = content.index(b"edts")  # would cut the end off
+    start = content.index(b"edts")  # an edit list would drop the last frames
     content[start : start + 4] = b"free"
     path.write_bytes(content)
     return path
@@ -75,12 +71,12 @@ def segment(video: Path, mask: Path, weights: Path, output: Path, size: int = 0)
     return eval_generic.main([*map(str, argv)])
 
 
-def test_a_phones_video(clip: Path, tiny_weights: Path, tmp_path: Path) -> None:
-    """Turned, and with frames of different durations."""
-    labels = np.zeros((WIDTH, HEIGHT), np.uint8)  # upright
+def test_a_video_of_a_phone(clip: Path, tiny_weights: Path, tmp_path: Path) -> None:
+    """It is rotated and has a variable frame rate."""
+    labels = np.zeros((WIDTH, HEIGHT), np.uint8)  # of the upright frame
     labels[40:70, 10:40] = 1
     write_mask(tmp_path / "first.png", labels, DAVIS_PALETTE)
-    phone = turned(variable(clip, tmp_path / "plain.mp4"), tmp_path / "phone.mp4")
+    phone = turned(variable_rate(clip, tmp_path / "plain.mp4"), tmp_path / "phone.mp4")
     assert segment(phone, tmp_path / "first.png", tiny_weights, tmp_path / "out", 48) == 0
 
     masks = sorted((tmp_path / "out" / "phone").iterdir())
@@ -89,19 +85,19 @@ def test_a_phones_video(clip: Path, tiny_weights: Path, tmp_path: Path) -> None:
     first = read_mask(masks[0]).labels
     assert np.mean((first == 1) == (labels == 1)) > 0.97
 
-    (overlay,) = (tmp_path / "out").glob("phone.[!c]*")  # beside the table of objects
+    (overlay,) = (tmp_path / "out").glob("phone.[!c]*")  # and not phone.csv
     frames = read_video(overlay)
     assert len(frames) == NUM_FRAMES
     assert frames[0].shape == (WIDTH, HEIGHT, 3)
-    assert frames[0][:14, -14:].mean() > 200, "the white corner is at the top right"
-    inside = frames[0][45:65, 15:35].reshape(-1, 3).mean(0)  # black, half of it (128, 0, 0)
+    assert frames[0][:14, -14:].mean() > 200, "the white corner must be at the top right"
+    inside = frames[0][45:65, 15:35].reshape(-1, 3).mean(0)  # black, blended with (128, 0, 0)
     assert np.abs(inside - (64, 0, 0)).max() < 15
     rate = cv2.VideoCapture(str(overlay)).get(cv2.CAP_PROP_FPS)
     assert (NUM_FRAMES - 1) / rate == pytest.approx(SECONDS, rel=1e-3)
 
 
-def test_variable_frame_rates(clip: Path, mask: Path, tmp_path: Path) -> None:
-    video = VideoFile(variable(clip, tmp_path / "variable.mp4"), mask)
+def test_variable_frame_rates_keep_every_frame(clip: Path, mask: Path, tmp_path: Path) -> None:
+    video = VideoFile(variable_rate(clip, tmp_path / "variable.mp4"), mask)
     assert [round(level(frame.image)) for frame in video] == [*range(NUM_FRAMES)]
     assert (NUM_FRAMES - 1) / video.fps == pytest.approx(SECONDS, rel=1e-3)
     exact = VideoFile(write_clip(tmp_path / "ntsc.mp4", 29.97), mask)
@@ -109,7 +105,7 @@ def test_variable_frame_rates(clip: Path, mask: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fps", [0.004, 0.3, 23.976, 59.94, 66.6667, 87.37864, 239.9678, 5000])
-def test_an_overlay_takes_any_rate(tmp_path: Path, fps: float) -> None:
+def test_overlays_have_any_frame_rate(tmp_path: Path, fps: float) -> None:
     with OverlayVideo(tmp_path / "clip.mp4", (32, 32), fps) as video:
         for _ in range(4):
             video.write(np.full((32, 32, 3), 90, np.uint8))
@@ -125,38 +121,38 @@ def test_a_truncated_video_is_segmented_up_to_the_cut(mask: Path, tmp_path: Path
     for number in range(NUM_FRAMES):
         writer.write(np.full((HEIGHT, WIDTH, 3), 10 * number, np.uint8))
     writer.release()
-    whole = (tmp_path / "cut.avi").read_bytes()
-    at = whole.index(b"movi")
-    (tmp_path / "cut.avi").write_bytes(whole[: at + (len(whole) - at) // 2])
-    with pytest.warns(UserWarning, match=r"cut.avi tells of 0.8 s, but only \d+ frames, .* cut"):
+    content = (tmp_path / "cut.avi").read_bytes()
+    at = content.index(b"movi")
+    (tmp_path / "cut.avi").write_bytes(content[: at + (len(content) - at) // 2])
+    with pytest.warns(UserWarning, match=r"cut.avi has a duration of 0.8 s .* is truncated"):
         video = VideoFile(tmp_path / "cut.avi", mask)
     assert 5 < len(video) < NUM_FRAMES - 5
     assert [round(level(video[i].image)) for i in range(len(video) - 1)] == [*range(len(video) - 1)]
 
 
-def test_what_holds_no_frames(clip: Path, mask: Path, tmp_path: Path) -> None:
+def test_files_without_frames(clip: Path, mask: Path, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "sound.mp4"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
         sound.writeframes(bytes(16000))
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "cut.mp4").write_bytes(clip.read_bytes()[:-500])
     for name in ("sound", "empty", "cut"):
-        with pytest.raises(ValueError, match=rf"{name}.mp4 is no video that can be decoded"):
+        with pytest.raises(ValueError, match=rf"{name}.mp4 cannot be decoded as a video"):
             one_video(tmp_path / f"{name}.mp4", mask)
-    # The frames lie in mdat: with it renamed and filled with zeros, none of them decodes.
+    # mdat contains the frames: filled with zeros, none of them can be decoded.
     content = clip.read_bytes()
     start = content.index(b"mdat") + 4
     (size,) = struct.unpack_from(">I", content, start - 8)
-    hollow = content[:start] + bytes(size - 8) + content[start - 8 + size :]
-    (tmp_path / "hollow.mp4").write_bytes(hollow)
-    with pytest.raises(ValueError, match=r"hollow.mp4 (holds no frame|is no video) that can be"):
-        one_video(tmp_path / "hollow.mp4", mask)
-    with pytest.raises(ValueError, match=r"first.png is one image, no video: give the folder"):
+    zeros = content[:start] + bytes(size - 8) + content[start - 8 + size :]
+    (tmp_path / "zeros.mp4").write_bytes(zeros)
+    with pytest.raises(ValueError, match=r"(no frame of .*|)zeros.mp4 can(not)? be decoded"):
+        one_video(tmp_path / "zeros.mp4", mask)
+    with pytest.raises(ValueError, match=r"first.png is an image, not a video: give the folder"):
         one_video(mask, mask)
 
 
-def test_the_decoder_prints_nothing_of_its_own(mask: Path, tmp_path: Path) -> None:
-    """In a process of its own, since what FFmpeg prints is settled once for each."""
+def test_the_decoder_prints_nothing(mask: Path, tmp_path: Path) -> None:
+    """In a process of its own, because FFmpeg reads its log level once per process."""
     (tmp_path / "text.mp4").write_text("no video")
     code = (
         "import sys; from pathlib import Path; from datasets.generic import one_video\n"
@@ -164,7 +160,7 @@ def test_the_decoder_prints_nothing_of_its_own(mask: Path, tmp_path: Path) -> No
         "except ValueError as error: print(error)"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith("OPENCV_")}
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "text.mp4", mask],
         cwd=REPOSITORY,
         env=environment,
@@ -172,11 +168,12 @@ def test_the_decoder_prints_nothing_of_its_own(mask: Path, tmp_path: Path) -> No
         text=True,
         check=True,
     )
-    assert "text.mp4 is no video" in ran.stdout
-    assert ran.stderr == ""
+    assert "text.mp4 cannot be decoded as a video" in process.stdout
+    assert process.stderr == ""
 
 
-def picture() -> np.ndarray:
+def gradient() -> np.ndarray:
+    """An image (24, 40, 3) uint8 with different gradients in its channels."""
     row, column = np.mgrid[:24, :40]
     channels = [row * 5, column * 4, 200 - row * 2 - column]
     return np.stack(channels, axis=2).astype(np.uint8)
@@ -185,8 +182,8 @@ def picture() -> np.ndarray:
 @pytest.mark.parametrize("suffix", ["png", "tif", "tiff"])
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("kind", ["grey", "RGB", "RGBA"])
-def test_frames_of_8_and_16_bits(tmp_path: Path, suffix: str, depth: int, kind: str) -> None:
-    expected = picture()
+def test_frames_with_8_and_16_bits(tmp_path: Path, suffix: str, depth: int, kind: str) -> None:
+    expected = gradient()
     if kind == "grey":
         expected[:] = expected[..., :1]
     pixels = {
@@ -203,16 +200,16 @@ def test_frames_of_8_and_16_bits(tmp_path: Path, suffix: str, depth: int, kind: 
     np.testing.assert_array_equal(read_image(path), expected)
 
 
-def test_tiffs(tmp_path: Path) -> None:
+def test_tiff_files_are_rotated_by_their_orientation(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be displayed turned by 90 degrees clockwise
-    Image.fromarray(picture()).save(path, exif=exif)
+    exif[0x0112] = 6  # orientation: rotate by 90 degrees clockwise
+    Image.fromarray(gradient()).save(path, exif=exif)
     assert image_size(path) == (40, 24)
-    np.testing.assert_array_equal(read_image(path), np.rot90(picture(), -1))
+    np.testing.assert_array_equal(read_image(path), np.rot90(gradient(), -1))
     path.write_bytes(path.read_bytes()[:1500])
     for read in (read_image, image_size):
-        with pytest.raises(ValueError, match=r"frame .*a.tif cannot be read, it is cut short"):
+        with pytest.raises(ValueError, match=r"frame .*a.tif cannot be read, it is truncated"):
             read(path)
 
 
@@ -254,28 +251,7 @@ def test_255_objects(tiny_weights: Path, tmp_path: Path) -> None:
     assert (output / "many" / "1.png").is_file()
 
 
-def test_many_objects_are_resized_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    prob = torch.softmax(4 * torch.randn(41, 6, 9, generator=torch.manual_seed(0)), 0)
-    prob[30] = prob[3]  # a tie goes to the first
-    labels = [*range(215, 255)]
-    whole = F.interpolate(prob[None], size=(13, 20), mode="bilinear", align_corners=False)[0]
-    expected = np.array([0, *labels])[whole.argmax(0).numpy()]
-    widths = []
-
-    def interpolate(tensor: torch.Tensor, **options: Any) -> torch.Tensor:
-        widths.append(tensor.shape[1])
-        return F.interpolate(tensor, **options)
-
-    fake = type("F", (), {"interpolate": staticmethod(interpolate)})
-    monkeypatch.setattr(tracker, "F", fake)
-    result = label_map(prob, labels, (13, 20))
-    assert result.dtype == np.uint8
-    np.testing.assert_array_equal(result, expected)
-    assert sum(widths) == 41
-    assert max(widths) <= 16
-
-
-def test_aggregation_is_the_same_without_gradients() -> None:
+def test_aggregation_in_inference_mode_is_equal() -> None:
     prob = torch.rand(5, 4, 6, generator=torch.manual_seed(0))
     prob[0, 0], prob[1, 1], prob[:, 2] = 1, 0, 0
     before = prob.clone()
@@ -285,7 +261,7 @@ def test_aggregation_is_the_same_without_gradients() -> None:
     assert torch.equal(prob, before)
 
 
-def test_one_transparent_value_of_a_mask_is_background(tmp_path: Path) -> None:
+def test_transparent_values_of_a_mask_are_background(tmp_path: Path) -> None:
     labels = np.full((30, 40), 9, np.uint8)
     labels[5:15, 5:15], labels[20:28, 8:30] = 1, 2
     palette = Image.fromarray(labels)

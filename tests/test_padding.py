@@ -12,7 +12,7 @@ from util.padding import pad, padding_of, unpad
     ("size", "padding"),
     [
         ((480, 854), (5, 5, 0, 0)),
-        ((480, 853), (5, 6, 0, 0)),  # the odd pixel at the end
+        ((480, 853), (5, 6, 0, 0)),  # the odd pixel is at the end
         ((90, 150), (5, 5, 3, 3)),
         ((1, 1), (7, 8, 7, 8)),
         ((15, 17), (7, 8, 0, 1)),
@@ -23,7 +23,7 @@ def test_padding_is_split_evenly(size: tuple[int, int], padding: tuple[int, int,
     assert padding_of(*size) == padding
 
 
-def test_padding_to_another_stride() -> None:
+def test_padding_with_another_stride() -> None:
     assert padding_of(10, 9, stride=8) == (3, 4, 3, 3)
 
 
@@ -38,7 +38,7 @@ def test_unpad_undoes_pad(height: int, width: int, shape: tuple[int, ...]) -> No
     assert padded.shape[-2] % 16 == padded.shape[-1] % 16 == 0
     assert padded.shape[-2] - height < 16
     assert padded.shape[-1] - width < 16
-    assert (padded != 0).sum() == tensor.numel()  # zeros around
-    undone = unpad(padded, padding)
-    assert torch.equal(undone, tensor)
-    assert undone.untyped_storage().data_ptr() == padded.untyped_storage().data_ptr()  # no copy
+    assert (padded != 0).sum() == tensor.numel()  # padded with zeros
+    unpadded = unpad(padded, padding)
+    assert torch.equal(unpadded, tensor)
+    assert unpadded.untyped_storage().data_ptr() == padded.untyped_storage().data_ptr()  # no copy

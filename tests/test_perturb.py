@@ -1,4 +1,4 @@
-"""Perturbed masks."""
+"""Perturbation of the first mask."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / (a | b).sum())
 
 
-@pytest.mark.parametrize(("lowest", "highest"), [(0.85, 1.0), (0.5, 0.5), (0.2, 0.6)])
-def test_the_iou_falls_under_a_target_in_the_range(lowest: float, highest: float) -> None:
-    mask, found = disc(), []
+@pytest.mark.parametrize(("min_iou", "max_iou"), [(0.85, 1.0), (0.5, 0.5), (0.2, 0.6)])
+def test_iou_falls_below_a_target_in_the_range(min_iou: float, max_iou: float) -> None:
+    mask, ious = disc(), []
     before = mask.copy()
     for seed in range(40):
-        perturbed = perturb_mask(np.random.default_rng(seed), mask, lowest, highest)
+        perturbed = perturb_mask(np.random.default_rng(seed), mask, min_iou, max_iou)
         assert perturbed.dtype == np.uint8
         assert {*np.unique(perturbed)} <= {0, 1}
-        found.append(iou(mask, perturbed))
+        ious.append(iou(mask, perturbed))
     assert np.array_equal(mask, before)
-    assert max(found) < highest
-    # Each target is missed by one round's work at most.
-    assert lowest - 0.15 < np.mean(found) < highest
+    assert max(ious) < max_iou
+    # The last round may go below the target.
+    assert min_iou - 0.15 < np.mean(ious) < max_iou
 
 
-def test_draws_depend_on_the_generator_alone() -> None:
+def test_draws_depend_on_the_generator_only() -> None:
     first, again, other = (
         perturb_mask(np.random.default_rng(seed), disc(), 0.6, 0.9) for seed in (1, 1, 2)
     )
@@ -44,19 +44,17 @@ def test_draws_depend_on_the_generator_alone() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_masks_that_leave_no_choice() -> None:
+def test_empty_full_and_tiny_masks() -> None:
     rng = np.random.default_rng(0)
     empty = np.zeros((40, 40), np.uint8)
     assert not perturb_mask(rng, empty, 0.5, 1).any()
-    whole = perturb_mask(rng, np.ones((40, 40), np.uint8), 0.9, 0.9)
-    assert iou(whole, np.ones((40, 40), np.uint8)) < 0.9
+    full = perturb_mask(rng, np.ones((40, 40), np.uint8), 0.9, 0.9)
+    assert iou(full, np.ones((40, 40), np.uint8)) < 0.9
     assert perturb_mask(rng, np.ones((1, 1), np.uint8), 0.5, 1).shape == (1, 1)
 
 
 @pytest.mark.parametrize("stage", ["0", "3"])
-def test_samples_bring_the_first_masks_as_they_are_to_be_remembered(
-    synthetic: Path, stage: str
-) -> None:
+def test_first_masks_of_rde_are_perturbed(synthetic: Path, stage: str) -> None:
     roots = {
         "0": ["--static_root", str(synthetic / "static")],
         "3": ["--davis_root", str(synthetic / "DAVIS"), "--yv_root", str(synthetic / "YouTube")],
@@ -73,7 +71,7 @@ def test_samples_bring_the_first_masks_as_they_are_to_be_remembered(
             assert len(sample.first_masks) == (1 if stage == "0" else 2)
             differs = (sample.first_masks.numpy() != objects).any((1, 2))
             num_differing += differs.sum()
-            assert not differs[~objects.any((1, 2))].any(), "nothing comes from nothing"
+            assert not differs[~objects.any((1, 2))].any(), "an empty mask stays empty"
             if is_perturbed:
                 assert len(sample.images) == (3 if stage == "0" else 5)
         assert (num_differing > 3) == is_perturbed

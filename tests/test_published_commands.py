@@ -1,8 +1,8 @@
-"""The evaluation commands of the five READMEs, run as they stand, on small data and tiny weights.
+"""The evaluation commands of the five published READMEs, on small data with tiny weights.
 
-They are run in a folder laid out as the READMEs say: data/ and saves/ or pretrain/ below it. The
-scripts that the fixed layout renames stand under their names here (README.md lists them). RDE's for
-DAVIS 2016 names the output of DAVIS 2017 again, which is refused: here it gets one of its own.
+They run in a folder with the layout of those READMEs: data/, and saves/ or pretrain/. SCRIPTS maps
+the published names of the scripts to ours. RDE's command for DAVIS 2016 has the same --output as
+the one for DAVIS 2017, which we refuse, so here it has another.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SCRIPTS = {
     "eval_davis_2016.py": eval_davis_2016,
     "eval_youtube.py": eval_youtube,
     "evaluation_ours.py": evaluate,
-    # IMSFR's
+    # Of IMSFR
     "eval_davis_2016per101.py": eval_davis_2016,
     "eval_davispreoneconv1046181localgparapoolperandfinaltip.py": eval_davis,
     "eval_youtubeoneconv10146181localgparapoolpeone.py": eval_youtube,
 }
 SAM = "--mode two-frames-compress"
-# (method, command, masks that it writes)
+# (method, command, folder of masks; None: --output)
 COMMANDS = [
     *[("stcn", f"{s} --output out/{s}", None) for s in [*SCRIPTS][:3]],
     ("stcn", "eval_davis.py --output out/a --split test-dev", "out/a/test-dev-000"),
@@ -60,7 +60,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("method", ["stcn", "gsfm", "qdmn", "rde", "imsfr"])
-def test_the_published_commands(
+def test_published_commands(
     method: str, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""The published trainers' losses, outputs and gradients, at three points of the warm-up."""
+"""Losses, outputs and gradients of the published trainers, at three points of the warm-up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from model.reference import fill_weights, reference_clip, reference_masks
 HERE = Path(__file__).parent / "reference"
 SCHEDULE = HardExampleSchedule(start_warm=20000, end_warm=70000)
 GAINS = {"imsfr": 1.2}
-# RDE was measured with a first mask moved by some pixels for a perturbed one.
+# The perturbed first mask of RDE's reference is the true one, shifted by this number of pixels.
 SHIFT = 3
 
 
@@ -29,7 +29,7 @@ def published_network(method: str, variant: str) -> Network:
     spec, weights = convert_published(
         fill_weights(shapes, GAINS.get(method, 1.5)), "the reference weights"
     )
-    # A stage 0 network of RDE has STCN's tensors.
+    # The stage 0 network of RDE has the same tensors as STCN.
     spec = replace(spec, method=method)
     network = build_network(spec)
     network.load_state_dict(dict(weights))
@@ -37,9 +37,10 @@ def published_network(method: str, variant: str) -> Network:
 
 
 def published_gradients(network: Network, method: str, variant: str) -> dict[str, float]:
-    """Gradient norms per two leading parts of the published names.
+    """Compute gradient norms by the first two parts of the published names.
 
-    A bias folded into a batch norm's mean has the gradient of the shift, scaled as the norm scales.
+    A bias that is folded into the mean of a batch norm has the gradient of the norm's shift times
+    its scale.
     """
     shapes = json.loads((HERE / f"{method}_state_dict.json").read_text())[variant]
     squares: dict[str, float] = defaultdict(float)
@@ -50,7 +51,7 @@ def published_gradients(network: Network, method: str, variant: str) -> dict[str
             continue
         renamed = next(b + name[len(a) :] for a, b in METHODS[method].renames if name.startswith(a))
         if renamed in ours:
-            if not ours[renamed].requires_grad:  # a part for the second object
+            if not ours[renamed].requires_grad:  # parts for the second object
                 continue
             gradient = ours[renamed].grad
         else:
@@ -68,7 +69,7 @@ def published_gradients(network: Network, method: str, variant: str) -> dict[str
 @pytest.mark.parametrize("iteration", [0, 45000, 80000])
 @pytest.mark.parametrize("variant", ["single", "multi"])
 @pytest.mark.parametrize("method", [m for m in METHODS if (HERE / f"training_{m}.json").exists()])
-def test_one_step(method: str, variant: str, iteration: int) -> None:
+def test_one_step_equals_the_published_trainer(method: str, variant: str, iteration: int) -> None:
     expected = json.loads((HERE / f"training_{method}.json").read_text())[
         f"{variant}_it{iteration}"
     ]
@@ -87,18 +88,16 @@ def test_one_step(method: str, variant: str, iteration: int) -> None:
     is_perturbed = method == "rde"
     first_masks = true_masks.roll(SHIFT, -1) if is_perturbed else true_masks
 
-    row = METHODS[method]
-    outputs = row.unroll(network)(
-        images, first_masks, num_objects, true_masks if is_perturbed else None
-    )
+    unroll = METHODS[method].unroll(network)
+    outputs = unroll(images, first_masks, num_objects, true_masks if is_perturbed else None)
     share = SCHEDULE.share(iteration)
-    losses = row.loss(outputs, labels, num_objects, share)
+    losses = METHODS[method].loss(outputs, labels, num_objects, share)
     losses["total_loss"].backward()
 
     assert share == pytest.approx(expected["losses"]["p"])
     means = expected["means"]
     for t in range(1, num_frames):
-        prob = torch.softmax(outputs["logits"][:, t - 1], 1)[:, 1]  # the target's
+        prob = torch.softmax(outputs["logits"][:, t - 1], 1)[:, 1]  # of object 1
         assert prob.mean().item() == pytest.approx(means[f"mask_{t}"], rel=1e-4)
         if "boundary" in outputs:
             mean = outputs["boundary"][:, t - 1].mean().item()
@@ -110,8 +109,8 @@ def test_one_step(method: str, variant: str, iteration: int) -> None:
         assert losses[name].item() == pytest.approx(expected["losses"][name], rel=1e-3), name
     norms = published_gradients(network, method, f"train_{variant}_object")
     assert norms.keys() == expected["grad_norm"].keys()
-    # A sum of terms that cancel is rounded at float32's share of what is summed: QDMN's
-    # concat_conv.bias is 9.14e-5 in float64, 9.26e-5 in the figures.
+    # Rounding errors of sums whose terms cancel: QDMN's concat_conv.bias is 9.14e-5 in float64 and
+    # 9.26e-5 in the reference.
     rounding = torch.finfo(torch.float32).eps * math.hypot(*expected["grad_norm"].values())
     for name, norm in expected["grad_norm"].items():
         assert norms[name] == pytest.approx(norm, rel=1e-2, abs=rounding), name

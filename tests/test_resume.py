@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends as the one that was never interrupted, bit for bit."""
+"""A killed and resumed run equals an uninterrupted one, bit for bit; and which files are kept."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import torch
 
 from model import training_state
 from model.training_state import find_newest
-from tests.test_training import TINY, assert_same, load, parse_one
+from tests.training_runs import TINY, assert_equal, load, make_train, parse_one
 from util.signals import STOPPED, StopRequest
 
 ROOT = Path(__file__).resolve().parents[1]
-# In the middle of an epoch (15 iterations), while a checkpoint is written, and politely.
+# [kind, iteration, rank], see saboteur.py; an epoch has 15 iterations.
 ACCIDENTS = [["kill", 5, 1], ["tear", 9, 0], ["term", 7, 1]]
-FLAGS = [
+OPTIONS = [
     *TINY, "--backbone_weights", "none", "-i", "18", "--save_interval", "3", "--steps", "8", "14",
     "--start_warm", "4", "--end_warm", "12", "--load_model", "auto",
 ]  # fmt: skip
@@ -31,46 +31,46 @@ FLAGS = [
 def argv(synthetic: Path, saves: Path, plan: list[Any]) -> list[str]:
     return [
         str(ROOT / "tests" / "saboteur.py"), json.dumps(plan), "--id", "run",
-        "--static_root", str(synthetic / "static"), "--save_dir", str(saves), *FLAGS,
+        "--static_root", str(synthetic / "static"), "--save_dir", str(saves), *OPTIONS,
     ]  # fmt: skip
 
 
 def train_once(synthetic: Path, saves: Path, plan: list[Any], start: int) -> int:
-    # One thread: where threads add in another order, nothing is bit-equal.
+    # One thread, because several threads may sum in another order.
     environment = {**os.environ, "START": str(start), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *argv(synthetic, saves, plan), "--num_workers", "1"]
     return subprocess.run(command, env=environment, check=False, timeout=300).returncode
 
 
-def losses(folder: Path) -> list[tuple[int, float]]:
+def read_losses(folder: Path) -> list[tuple[int, float]]:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [(line["iteration"], line["total_loss"]) for line in lines]
 
 
-def assert_same_end(whole: Path, killed: Path) -> None:
+def assert_equal_runs(whole: Path, killed: Path) -> None:
     for name in ("run_18.pth", "run_checkpoint.pth"):
         a, b = load(whole / "run" / name), load(killed / "run" / name)
         for part in {*a} - {"record"}:
-            assert_same(a[part], b[part])
-    assert losses(whole / "run") == losses(killed / "run")
-    assert [iteration for iteration, _ in losses(whole / "run")] == [*range(1, 19)]
-    # No half-written file is left.
+            assert_equal(a[part], b[part])
+    assert read_losses(whole / "run") == read_losses(killed / "run")
+    assert [iteration for iteration, _ in read_losses(whole / "run")] == [*range(1, 19)]
+    # There is no unfinished file.
     assert [path.name for path in (killed / "run").glob(".*")] == [".lock"]
 
 
-def test_one_process(synthetic: Path, tmp_path: Path) -> None:
+def test_one_process_that_is_started_again(synthetic: Path, tmp_path: Path) -> None:
     plan = [[kind, iteration, 0] for kind, iteration, _ in ACCIDENTS]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train_once(synthetic, whole, [], 0) == 0
     statuses = [train_once(synthetic, killed, plan, start) for start in range(4)]
     assert statuses == [-signal.SIGKILL, -signal.SIGKILL, STOPPED, 0]
-    assert_same_end(whole, killed)
+    assert_equal_runs(whole, killed)
     starts = json.loads((killed / "run" / "environment.json").read_text())
     assert [start["iteration"] for start in starts] == [0, 3, 6, 8]
 
 
 def test_two_processes_that_torchrun_restarts(synthetic: Path, tmp_path: Path) -> None:
-    """The same command again, at each accident of either process."""
+    """torchrun starts the same command again after each accident of either process."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     running = {
         name: subprocess.Popen(
@@ -89,24 +89,24 @@ def test_two_processes_that_torchrun_restarts(synthetic: Path, tmp_path: Path) -
     finally:
         for process in running.values():
             process.kill()
-    assert_same_end(tmp_path / "whole", tmp_path / "killed")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "killed")
     starts = json.loads((tmp_path / "killed" / "run" / "environment.json").read_text())
     assert [start["iteration"] for start in starts] == [0, 3, 6, 8]
 
 
 def test_two_nodes_of_which_one_fails(synthetic: Path, tmp_path: Path) -> None:
-    """Only the node whose process died counts a restart; both must meet again, and resume."""
+    """Only the node of the killed process counts a restart, but both must rejoin and resume."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{probe.getsockname()[1]}"
-    flags = argv(synthetic, tmp_path, [["kill", 5, 1]])
-    flags = flags[: flags.index("--load_model")]
+    options = argv(synthetic, tmp_path, [["kill", 5, 1]])
+    options = options[: options.index("--load_model")]
     nodes = [
         subprocess.Popen(
             [
                 sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={node}",
                 "--nproc_per_node=1", "--rdzv_backend=c10d", f"--rdzv_endpoint={endpoint}",
-                "--rdzv_id=test", "--max-restarts=3", *flags,
+                "--rdzv_id=test", "--max-restarts=3", *options,
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
@@ -119,21 +119,18 @@ def test_two_nodes_of_which_one_fails(synthetic: Path, tmp_path: Path) -> None:
             node.kill()
     starts = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert [start["iteration"] for start in starts] == [0, 3]
-    assert [iteration for iteration, _ in losses(tmp_path / "run")] == [*range(1, 19)]
+    assert [iteration for iteration, _ in read_losses(tmp_path / "run")] == [*range(1, 19)]
 
 
 @pytest.fixture
 def saved(synthetic: Path, tmp_path: Path) -> Path:
-    """The folder of a run that saved at 1, 2, 3, 4, 5, keeping two, and 2 for good."""
-    import train
-
-    flags = ["--id", "kept", "--static_root", str(synthetic / "static"), *TINY, "-i", "5"]
-    flags += ["--save_dir", str(tmp_path), "--save_interval", "1", "--keep_last", "2"]
-    assert train.main([*flags, "--milestones", "2", "--backbone_weights", "none"]) == 0
+    """Folder of a run of five iterations that keeps two checkpoints and the milestone 2."""
+    options = ("-i", 5, "--save_interval", 1, "--keep_last", 2, "--milestones", 2)
+    assert make_train(synthetic, tmp_path)("kept", *options) == 0
     return tmp_path / "kept"
 
 
-def test_the_last_few_and_milestones_are_kept(saved: Path) -> None:
+def test_last_checkpoints_and_milestones_are_kept(saved: Path) -> None:
     checkpoints = {path.name for path in saved.glob("*_checkpoint.pth")}
     assert checkpoints == {
         "kept_2_checkpoint.pth", "kept_4_checkpoint.pth", "kept_5_checkpoint.pth",
@@ -145,18 +142,18 @@ def test_the_last_few_and_milestones_are_kept(saved: Path) -> None:
     assert (saved / "kept_checkpoint.pth").samefile(saved / "kept_5_checkpoint.pth")
 
 
-def test_auto_takes_the_newest_good_one(saved: Path) -> None:
+def test_auto_takes_the_newest_undamaged_checkpoint(saved: Path) -> None:
     settings = parse_one(["--id", "kept", "--save_dir", str(saved.parent)])
     newest = find_newest(settings)
     assert newest == (saved / "kept_5_checkpoint.pth", [])
-    # A disk error: the name is the same file, so it is damaged too.
+    # kept_checkpoint.pth is a link to the same file.
     content = (saved / "kept_5_checkpoint.pth").read_bytes()
     (saved / "kept_5_checkpoint.pth").write_bytes(content[: len(content) // 2])
     newest = find_newest(settings)
     assert newest is not None
     assert newest[0] == saved / "kept_4_checkpoint.pth"
     assert len(newest[1]) == 1
-    assert "kept_5_checkpoint.pth is passed over: " in newest[1][0]
+    assert "kept_5_checkpoint.pth is skipped: " in newest[1][0]
     for path in saved.glob("*_checkpoint.pth"):
         path.write_bytes(b"")
     with pytest.raises(ValueError, match="No checkpoint of the run can be read"):
@@ -166,9 +163,9 @@ def test_auto_takes_the_newest_good_one(saved: Path) -> None:
     assert find_newest(settings) is None
 
 
-def test_a_disk_without_links_gets_copies(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_without_links_gets_copies(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise OSError("no links here")
+        raise OSError("no links")
 
     monkeypatch.setattr(training_state.os, "link", refuse)
     name = saved / "kept_checkpoint.pth"
@@ -178,10 +175,10 @@ def test_a_disk_without_links_gets_copies(saved: Path, monkeypatch: pytest.Monke
     assert [path.name for path in saved.glob(".*")] == [".lock"]
 
 
-def test_a_stop_is_asked_for_and_the_handler_goes_back() -> None:
+def test_stop_request_restores_the_signal_handler() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
-        assert not stop.asked
+        assert not stop.received
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked == signal.SIGTERM
+        assert stop.received == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before

@@ -1,4 +1,4 @@
-"""eval_generic.py: directions, corrections, summaries; probabilities that are kept and merged."""
+"""eval_generic.py: directions, corrections, statistics; saved and merged probabilities."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scripts import merge_probabilities
 from util.masks import DAVIS_PALETTE, write_mask
 from util.signals import INTERRUPTED
 
-# An untrained network is sure of nothing, and its masks cover all or nothing.
+# The masks of an untrained network are empty or cover the whole frame.
 TRAINED = Path(__file__).resolve().parents[1] / "saves" / "stcn_small.pth"
 NUM_FRAMES, SIZE = 11, (48, 68)  # as tests/conftest.py makes them
 
@@ -38,11 +38,13 @@ def segment(weights: Path, output: Path, *flags: object) -> int:
     return eval_generic.main([*map(str, argv)])
 
 
-def maps(folder: Path) -> list[np.ndarray]:
+def read_maps(folder: Path) -> list[np.ndarray]:
+    """Label maps of a video, in order."""
     return [np.array(Image.open(path)) for path in sorted(folder.glob("*.png"))]
 
 
-def given(folder: Path, ground_truth: Path, *indices: int) -> Path:
+def copy_masks(folder: Path, ground_truth: Path, *indices: int) -> Path:
+    """Copy the ground truth of some frames into a new folder."""
     folder.mkdir()
     for index in indices:
         name = f"{index:05d}.png"
@@ -50,71 +52,71 @@ def given(folder: Path, ground_truth: Path, *indices: int) -> Path:
     return folder
 
 
-def test_later_masks_of_a_video_correct(
+def test_later_masks_of_a_video_are_corrections(
     tmp_path: Path, frames: Path, ground_truth: Path, tiny_weights: Path
 ) -> None:
-    masks = given(tmp_path / "masks", ground_truth, 0, 5)
+    masks = copy_masks(tmp_path / "masks", ground_truth, 0, 5)
     code = segment(tiny_weights, tmp_path / "out", "--video", frames, "--mask", masks)
     first = segment(
         tiny_weights, tmp_path / "first", "--video", frames, "--mask", ground_truth / "00000.png"
     )
     assert code == first == 0
-    corrected, plain = maps(tmp_path / "out/val-000"), maps(tmp_path / "first/val-000")
+    corrected, plain = read_maps(tmp_path / "out/val-000"), read_maps(tmp_path / "first/val-000")
     np.testing.assert_array_equal(corrected[5], np.array(Image.open(ground_truth / "00005.png")))
     for index in range(5):
         np.testing.assert_array_equal(corrected[index], plain[index])
     assert (corrected[5] != plain[5]).any()
 
 
-def test_backwards_writes_all_frames_and_an_overlay_in_order(
+def test_backwards_writes_all_frames_and_an_ordered_overlay(
     tmp_path: Path, frames: Path, ground_truth: Path
 ) -> None:
-    masks = given(tmp_path / "masks", ground_truth, NUM_FRAMES - 1)
+    annotation = copy_masks(tmp_path / "masks", ground_truth, NUM_FRAMES - 1)
     out = tmp_path / "out"
-    flags = ["--video", frames, "--mask", masks, "--direction", "backwards", "--overlay"]
+    flags = ["--video", frames, "--mask", annotation, "--direction", "backwards", "--overlay"]
     assert segment(TRAINED, out, *flags) == 0
-    found = maps(out / "val-000")
-    assert len(found) == NUM_FRAMES
-    np.testing.assert_array_equal(found[-1], np.array(Image.open(ground_truth / "00010.png")))
-    assert any(labels.any() for labels in found[:-1])
+    masks = read_maps(out / "val-000")
+    assert len(masks) == NUM_FRAMES
+    np.testing.assert_array_equal(masks[-1], np.array(Image.open(ground_truth / "00010.png")))
+    assert any(labels.any() for labels in masks[:-1])
     video = cv2.VideoCapture(str(next(out.glob("val-000.[ma]*"))))
     drawn = []
     while (read := video.read())[0]:
         drawn.append(read[1])
     assert len(drawn) == NUM_FRAMES
     images = [cv2.imread(str(path)) for path in sorted(frames.iterdir())]
-    free = [labels == 0 for labels in found]
+    background = [labels == 0 for labels in masks]
     errors = [
-        [np.abs(d.astype(int) - i)[f].mean() for i, f in zip(images, free, strict=True)]
+        [np.abs(d.astype(int) - i)[b].mean() for i, b in zip(images, background, strict=True)]
         for d in drawn
     ]
     nearest = np.array([int(np.argmin(row)) for row in errors])
     assert np.abs(nearest - np.arange(NUM_FRAMES)).max() <= 1  # the codec blurs neighbours
 
 
-def test_both_ways_takes_the_masks_at_both_ends(
+def test_both_ways_uses_the_masks_at_both_ends(
     tmp_path: Path, frames: Path, ground_truth: Path, tiny_weights: Path
 ) -> None:
     root = tmp_path / "data"
     (root / "JPEGImages").mkdir(parents=True)
     (root / "JPEGImages" / "clip").symlink_to(frames)
     (root / "Annotations").mkdir()
-    given(root / "Annotations" / "clip", ground_truth, 0, NUM_FRAMES - 1)
+    copy_masks(root / "Annotations" / "clip", ground_truth, 0, NUM_FRAMES - 1)
     out = tmp_path / "out"
     assert segment(tiny_weights, out, "--data_path", root, "--direction", "both") == 0
-    found = maps(out / "clip")
+    both = read_maps(out / "clip")
     for index in (0, -1):
         expected = np.array(Image.open(sorted(ground_truth.iterdir())[index]))
-        np.testing.assert_array_equal(found[index], expected)
-    assert not [*out.rglob("*.npz")]  # what the first pass left for the second one
-    assert segment(tiny_weights, tmp_path / "on", "--data_path", root) == 0
-    # Forwards, the layout's later masks are for new objects alone.
-    assert (maps(tmp_path / "on/clip")[-1] != found[-1]).any()
-    # Another direction is another run.
+        np.testing.assert_array_equal(both[index], expected)
+    assert not [*out.rglob("*.npz")], "the temporary files must be deleted"
+    assert segment(tiny_weights, tmp_path / "forwards", "--data_path", root) == 0
+    # Forwards, later masks only add new objects.
+    assert (read_maps(tmp_path / "forwards/clip")[-1] != both[-1]).any()
+    # The same output folder refuses another direction.
     assert segment(tiny_weights, out, "--data_path", root) == 2
 
 
-def test_the_summary_counts_what_was_written(
+def test_statistics_match_the_masks(
     tmp_path: Path,
     frames: Path,
     ground_truth: Path,
@@ -124,19 +126,19 @@ def test_the_summary_counts_what_was_written(
     mask = ground_truth / "00000.png"
     assert segment(tiny_weights, tmp_path / "out", "--video", frames, "--mask", mask) == 0
     printed = capsys.readouterr().out
-    found = maps(tmp_path / "out/val-000")
+    masks = read_maps(tmp_path / "out/val-000")
     with (tmp_path / "out/val-000.csv").open() as file:
         rows = {int(row["object"]): row for row in csv.DictReader(file)}
     assert sorted(rows) == [1, 2]
     for label, row in rows.items():
-        areas = [int((labels == label).sum()) for labels in found]
-        seen = [index for index, area in enumerate(areas) if area]
-        assert int(row["frames_seen"]) == len(seen)
-        assert row["first_frame"] == f"{seen[0]:05d}"
-        assert row["last_frame"] == f"{seen[-1]:05d}"
-        assert float(row["mean_area"]) == pytest.approx(sum(areas) / len(seen), abs=0.06)
+        areas = [int((labels == label).sum()) for labels in masks]
+        indices = [index for index, area in enumerate(areas) if area]
+        assert int(row["frames_seen"]) == len(indices)
+        assert row["first_frame"] == f"{indices[0]:05d}"
+        assert row["last_frame"] == f"{indices[-1]:05d}"
+        assert float(row["mean_area"]) == pytest.approx(sum(areas) / len(indices), abs=0.06)
         assert int(row["largest_area"]) == max(areas)
-        assert row["mean_quality"] == ""  # stcn scores no masks
+        assert row["mean_quality"] == ""  # stcn predicts no quality
         assert row["first_frame"] in printed
 
 
@@ -154,33 +156,37 @@ def test_merged_probabilities(
         run("plain", "--save_probabilities"),
         run("flip", "--flip", "--save_probabilities"),
     )
-    scores = read_probabilities(plain / "val-000" / PROBABILITIES / "00003.npz")
-    assert scores.labels == [1, 2]
-    assert scores.prob.shape == (3, *SIZE)
-    assert np.abs(scores.prob.astype(int).sum(0) - 255).max() <= 2
+    frame = read_probabilities(plain / "val-000" / PROBABILITIES / "00003.npz")
+    assert frame.labels == [1, 2]
+    assert frame.prob.shape == (3, *SIZE)
+    assert np.abs(frame.prob.astype(int).sum(0) - 255).max() <= 2
 
     def merge(*flags: object) -> int:
         return merge_probabilities.main([*map(str, flags)])
 
     assert merge("--results_path", plain, plain, "--output", tmp_path / "same") == 0
-    for ours, theirs in zip(maps(tmp_path / "same/val-001"), maps(plain / "val-001"), strict=True):
-        assert (ours == theirs).mean() > 0.98  # of 1/255ths
+    for labels, expected in zip(
+        read_maps(tmp_path / "same/val-001"), read_maps(plain / "val-001"), strict=True
+    ):
+        assert (labels == expected).mean() > 0.98  # probabilities are rounded to 1/255
     both = ["--results_path", plain, flipped]
     assert merge(*both, "--output", tmp_path / "one", "--weights", 1, 0) == 0
-    for ours, theirs in zip(maps(tmp_path / "one/val-001"), maps(plain / "val-001"), strict=True):
-        assert (ours == theirs).mean() > 0.98
+    for labels, expected in zip(
+        read_maps(tmp_path / "one/val-001"), read_maps(plain / "val-001"), strict=True
+    ):
+        assert (labels == expected).mean() > 0.98
     assert merge(*both, "--output", tmp_path / "mean") == 0
-    merged = maps(tmp_path / "mean/val-000")
-    assert any((a != b).any() for a, b in zip(merged, maps(plain / "val-000"), strict=True))
-    assert any((a != b).any() for a, b in zip(merged, maps(flipped / "val-000"), strict=True))
+    merged = read_maps(tmp_path / "mean/val-000")
+    assert any((a != b).any() for a, b in zip(merged, read_maps(plain / "val-000"), strict=True))
+    assert any((a != b).any() for a, b in zip(merged, read_maps(flipped / "val-000"), strict=True))
     assert Image.open(tmp_path / "mean/val-000/00001.png").mode == "P"
 
-    # What cannot be merged
+    # Refused
     capsys.readouterr()
     assert merge(*both, "--output", tmp_path / "mean") == 2
     assert "not empty" in capsys.readouterr().err
     assert merge(*both, "--output", tmp_path / "no", "--weights", 1) == 2
-    assert "one for each" in capsys.readouterr().err
+    assert "one weight per run" in capsys.readouterr().err
     bare = run("bare")
     assert merge("--results_path", plain, bare, "--output", tmp_path / "no") == 2
     assert "--save_probabilities" in capsys.readouterr().err
@@ -189,39 +195,26 @@ def test_merged_probabilities(
     assert "frame 00004" in capsys.readouterr().err
     (flipped / "val-001" / PROBABILITIES / "00004.npz").write_bytes(b"no zip")
     assert merge(*both, "--output", tmp_path / "no") == 2
-    assert "no probabilities that can be read" in capsys.readouterr().err
+    assert "cannot be read as probabilities" in capsys.readouterr().err
     assert not [*tmp_path.glob("*no*")]
-    # A run that lacks probabilities is done again where they are asked for.
+    # --save_probabilities segments a run without probabilities again.
     run("bare", "--save_probabilities")
     assert "segmented again" in capsys.readouterr().out.lower()
 
 
-def test_a_run_of_before_these_settings_goes_on(
-    tmp_path: Path, synthetic: Path, tiny_weights: Path
-) -> None:
-    """run.json of an older version has no --scales, which were 1 then."""
-    argv = ["--davis_path", synthetic / "DAVIS" / "2017", "--model", tiny_weights]
-    argv += ["--output", tmp_path / "out", "--device", "cpu"]
-    assert eval_davis.main([*map(str, argv)]) == 0
-    path = tmp_path / "out" / "run.json"
-    path.write_text(path.read_text().replace('"scales"', '"unknown"'))
-    assert eval_davis.main([*map(str, argv)]) == 0
-    assert eval_davis.main([*map(str, argv), "--scales", "1", "1.5"]) == 2
-
-
-def test_one_way_masks_go_one_way(
+def test_directions_without_a_later_mask_are_refused(
     tmp_path: Path, frames: Path, ground_truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--video", frames, "--mask", ground_truth / "00000.png", "--direction"]
-    for direction, why in (("backwards", "nothing before"), ("both", "only one way")):
+    for direction, reason in (("backwards", "only a mask of"), ("both", "belong to first frames")):
         assert segment(TRAINED, tmp_path / "out", *flags, direction) == 2
-        assert why in capsys.readouterr().err
+        assert reason in capsys.readouterr().err
     with pytest.raises(SystemExit):
         segment(TRAINED, tmp_path / "out", *flags[:4], "--data_path", tmp_path)
-    assert "two places" in capsys.readouterr().err
+    assert "both name videos" in capsys.readouterr().err
 
 
-def test_what_is_beside_the_masks_is_of_the_masks(
+def test_overlay_and_statistics_belong_to_the_masks(
     tmp_path: Path,
     frames: Path,
     ground_truth: Path,
@@ -234,13 +227,13 @@ def test_what_is_beside_the_masks_is_of_the_masks(
     flags = ["--video", frames, "--mask", mask]
     assert segment(tiny_weights, out, *flags, "--overlay") == 0
     assert [*out.glob("val-000.[ma][pv]*")]
-    (out / "val-000.csv").unlink()  # is made again
+    (out / "val-000.csv").unlink()  # written again below
     assert segment(tiny_weights, out, *flags, "--overlay") == 0
     assert (out / "val-000.csv").exists()
     mask.write_bytes((ground_truth / "00003.png").read_bytes())
     assert segment(tiny_weights, out, *flags) == 0
-    assert not [*out.glob("val-000.[ma][pv]*")]  # it showed other masks
-    # A video of the same name from another place
+    assert not [*out.glob("val-000.[ma][pv]*")]  # it showed the earlier masks
+    # Another video of the same name
     other = tmp_path / "other" / "val-000"
     other.mkdir(parents=True)
     for path in sorted(frames.iterdir())[:5]:
@@ -248,7 +241,7 @@ def test_what_is_beside_the_masks_is_of_the_masks(
     capsys.readouterr()
     assert segment(tiny_weights, out, "--video", other, "--mask", mask) == 2
     assert "has the same name" in capsys.readouterr().err
-    assert len(maps(out / "val-000")) == NUM_FRAMES
+    assert len(read_maps(out / "val-000")) == NUM_FRAMES
 
 
 def test_scales_multiply_the_size(
@@ -258,11 +251,13 @@ def test_scales_multiply_the_size(
     flags = ["--video", frames, "--mask", mask, "--scales", "1", "1.5"]
     argv = ["--model", tiny_weights, "--device", "cpu", "--output", tmp_path / "out"]
     assert eval_generic.main([*map(str, [*argv, *flags, "--size", 32])]) == 0
-    assert all(labels.shape == SIZE for labels in maps(tmp_path / "out/val-000"))
+    assert all(labels.shape == SIZE for labels in read_maps(tmp_path / "out/val-000"))
 
 
-def test_a_mask_far_away_is_no_correction(tmp_path: Path, frames: Path, tiny_weights: Path) -> None:
-    """A mask that names no frame is refused before anything is written."""
+def test_a_mask_without_a_frame_is_refused(
+    tmp_path: Path, frames: Path, tiny_weights: Path
+) -> None:
+    """Before anything is written."""
     mask = np.zeros(SIZE, np.uint8)
     mask[:9] = 1
     (tmp_path / "masks").mkdir()
@@ -272,17 +267,17 @@ def test_a_mask_far_away_is_no_correction(tmp_path: Path, frames: Path, tiny_wei
     assert not (tmp_path / "out").exists()
 
 
-def test_sizes_that_make_no_sense(
+def test_sizes_out_of_range_are_refused(
     tmp_path: Path, frames: Path, ground_truth: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--video", frames, "--mask", ground_truth / "00000.png", "--output", tmp_path / "out"]
-    for size, why in (("10", "at least 32"), ("-1", "at least 32"), ("1000000", "over 8640")):
+    for size, reason in (("10", "at least 32"), ("-1", "at least 32"), ("1000000", "exceeds 8640")):
         with pytest.raises(SystemExit):
             eval_generic.main([*map(str, flags), "--size", size])
-        assert why in capsys.readouterr().err
+        assert reason in capsys.readouterr().err
 
 
-def test_a_run_that_left_no_mask_stands_in_nobodys_way(
+def test_a_run_without_masks_does_not_block_its_folder(
     tmp_path: Path,
     frames: Path,
     ground_truth: Path,
@@ -298,5 +293,5 @@ def test_a_run_that_left_no_mask_stands_in_nobodys_way(
         patch.setattr(Tracker, "step", interrupt)
         assert segment(tiny_weights, tmp_path / "out", *flags, "--flip") == INTERRUPTED
     assert segment(tiny_weights, tmp_path / "out", *flags) == 0
-    assert len(maps(tmp_path / "out" / "val-000")) == NUM_FRAMES
+    assert len(read_maps(tmp_path / "out" / "val-000")) == NUM_FRAMES
     assert segment(tiny_weights, tmp_path / "out", *flags, "--flip") == 2

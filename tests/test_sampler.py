@@ -1,3 +1,5 @@
+"""Batches of the training stream."""
+
 from __future__ import annotations
 
 import itertools
@@ -15,16 +17,16 @@ def batches(
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_ranks_share_the_batches_of_one_process(world_size: int) -> None:
-    whole = batches(11, 8, range(9))
+def test_global_batches_do_not_depend_on_the_number_of_processes(world_size: int) -> None:
+    expected = batches(11, 8, range(9))
     parts = [batches(11, 8 // world_size, range(9), rank, world_size) for rank in range(world_size)]
-    together = [list(itertools.chain(*of_ranks)) for of_ranks in zip(*parts, strict=True)]
-    assert together == whole
+    joined = [list(itertools.chain(*rank_parts)) for rank_parts in zip(*parts, strict=True)]
+    assert joined == expected
 
 
 @pytest.mark.parametrize(("num_samples", "batch_size"), [(12, 4), (11, 4), (3, 8), (1, 2)])
 def test_each_epoch_is_a_permutation(num_samples: int, batch_size: int) -> None:
-    """Also where batches straddle epochs, and where a batch holds several of them."""
+    """Also if a batch spans two epochs or more."""
     num_epochs = 6
     stream = [*itertools.chain(*batches(num_samples, batch_size, range(num_samples * num_epochs)))]
     for epoch in range(num_epochs):
@@ -42,10 +44,10 @@ def test_epochs_and_seeds_differ() -> None:
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 19, 20])
-def test_a_resumed_run_takes_the_tail(start: int) -> None:
+def test_resumed_runs_continue_the_stream(start: int) -> None:
     assert batches(7, 3, range(start, 20)) == batches(7, 3, range(20))[start:]
-    halves = batches(7, 3, range(start, 20), 1, 2)
-    assert halves == batches(7, 3, range(20), 1, 2)[start:]
+    second_rank = batches(7, 3, range(start, 20), 1, 2)
+    assert second_rank == batches(7, 3, range(20), 1, 2)[start:]
 
 
 def test_length_is_the_number_of_iterations() -> None:

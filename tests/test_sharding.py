@@ -1,4 +1,4 @@
-"""Eval scripts under torchrun: the videos are dealt out, the masks are those of one process."""
+"""Eval scripts under torchrun: videos are distributed, masks equal those of one process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from inference.runner import Report, join_reports, share_videos
+from inference.run_report import Report, join_reports
+from inference.runner import share_videos
 from scripts import make_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,45 +44,45 @@ def start(davis: Path, weights: Path, output: Path, processes: int) -> subproces
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return said
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
 
 
-def masks(output: Path) -> dict[str, bytes]:
+def read_masks(output: Path) -> dict[str, bytes]:
     return {str(p.relative_to(output)): p.read_bytes() for p in sorted(output.rglob("*.png"))}
 
 
 @pytest.fixture(scope="module")
-def whole(
+def expected(
     davis: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, bytes]:
     """The masks of a single process."""
-    output = tmp_path_factory.mktemp("whole")
+    output = tmp_path_factory.mktemp("single")
     assert "7 videos, 84 frames\n" in finish(start(davis, tiny_weights, output, 1))
-    assert len(masks(output)) == 84
-    return masks(output)
+    assert len(read_masks(output)) == 84
+    return read_masks(output)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_gives_the_same_masks(
-    processes: int, davis: Path, tiny_weights: Path, tmp_path: Path, whole: dict[str, bytes]
+def test_the_number_of_processes_does_not_change_the_masks(
+    processes: int, davis: Path, tiny_weights: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
-    said = finish(start(davis, tiny_weights, tmp_path, processes))
-    assert said.count(f"7 videos, 84 frames, by {processes} processes") == 1, said
-    assert masks(tmp_path) == whole
+    report = finish(start(davis, tiny_weights, tmp_path, processes))
+    assert report.count(f"7 videos, 84 frames, by {processes} processes") == 1, report
+    assert read_masks(tmp_path) == expected
     assert len(json.loads((tmp_path / "run.json").read_text())["videos"]) == 7
     assert not [*tmp_path.glob(".run.*")]
 
 
-def test_a_process_that_is_killed(
-    davis: Path, tiny_weights: Path, tmp_path: Path, whole: dict[str, bytes]
+def test_a_run_with_a_killed_process_is_resumed(
+    davis: Path, tiny_weights: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
-    """The others end; the same command goes on and segments nothing twice."""
+    """The other process ends too; the same command segments only incomplete videos."""
     output = tmp_path / "out"
     process = start(davis, tiny_weights, output, 2)
     deadline = time.monotonic() + 120
-    while not (done := [p for p in output.glob("val-*") if p.is_dir()]):
+    while not (complete := [p for p in output.glob("val-*") if p.is_dir()]):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)
@@ -89,18 +90,20 @@ def test_a_process_that_is_killed(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
     )
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
-    said, _ = process.communicate(timeout=120)
-    assert process.returncode != 0, said
-    before = {p.name: p.stat().st_mtime_ns for p in done for p in p.glob("*.png")}
-    complete = {p.name for p in output.glob("val-*") if p.is_dir()}
-    said = finish(start(davis, tiny_weights, output, 2))
-    assert f"{len(complete)} videos were complete before" in said
-    after = {p.name: p.stat().st_mtime_ns for p in done for p in p.glob("*.png")}
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode != 0, printed
+    before = {path: path.stat().st_mtime_ns for folder in complete for path in folder.iterdir()}
+    num_complete = sum(path.is_dir() for path in output.glob("val-*"))
+    report = finish(start(davis, tiny_weights, output, 2))
+    assert f"{num_complete} videos were complete before" in report
+    after = {path: path.stat().st_mtime_ns for folder in complete for path in folder.iterdir()}
     assert before == after
-    assert masks(output) == whole
+    assert read_masks(output) == expected
 
 
-def videos(*lengths: int) -> list[Any]:
+def make_videos(*lengths: int) -> list[Any]:
+    """Stand-ins for videos with these numbers of frames."""
+
     class Video(SimpleNamespace):
         def __len__(self) -> int:
             return self.length
@@ -108,17 +111,17 @@ def videos(*lengths: int) -> list[Any]:
     return [Video(name=f"v{number}", length=length) for number, length in enumerate(lengths)]
 
 
-def test_videos_are_dealt_out_by_length() -> None:
-    shares = share_videos(videos(10, 70, 20, 30, 40), 2)
+def test_videos_are_distributed_by_length() -> None:
+    shares = share_videos(make_videos(10, 70, 20, 30, 40), 2)
     assert [[v.name for v in share] for share in shares] == [["v1", "v2"], ["v4", "v3", "v0"]]
-    assert share_videos(videos(5), 3)[1:] == [[], []]
+    assert share_videos(make_videos(5), 3)[1:] == [[], []]
     assert share_videos([], 2) == [[], []]
 
 
-def test_one_report_of_all() -> None:
+def test_reports_are_joined() -> None:
     first = Report(2, 1, 20, 3, ["a"], 4.0, 9.0, {"x": "broken"}, memory_frames=[5, 2])
     second = Report(3, 1, 40, 0, [], 8.0, 10.0, {}, memory_frames=[3])
     joined = join_reports([first, second])
     assert joined == Report(5, 1, 60, 3, ["a"], 6.0, 10.0, {"x": "broken"}, 2, [5, 2, 3])
     assert "by 2 processes" in str(joined)
-    assert "memory frames: largest 5" in str(joined)
+    assert "Largest number of frames in memory: 5" in str(joined)

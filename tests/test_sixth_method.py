@@ -1,75 +1,119 @@
-"""A sixth method, added from outside in under 60 lines: a part of its own, a row, and presets."""
+"""A sixth method in one plugin file: train, resume, evaluate, each in its own process."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
-import eval_davis
-import train
-from inference.predictor import Predictor
-from model.checkpoint import load_for_inference
-from model.methods import METHODS, STCN, Method, Widths
-from model.network import Network, NetworkSpec
-from util.hyper_para import EvalSettings
-from util.presets import EVAL_METHOD_PRESETS, METHOD_PRESETS, STAGE_PRESETS
+from tests.training_runs import TINY, assert_equal, load, load_weights
 
-# --- the method
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = Path(__file__).with_name("sixth_method.py")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
-class Sharpen(nn.Module):
-    """The part: every feature beside the mean of all positions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.strength = nn.Parameter(torch.zeros(()))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.strength * (x - x.mean((2, 3), keepdim=True))
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin in a folder outside this code base."""
+    return Path(shutil.copy(SOURCE, tmp_path_factory.mktemp("plugin") / "sharp_method.py"))
 
 
-def build_sharp(spec: NetworkSpec, widths: Widths) -> Network:
-    network = STCN.build(spec, widths)
-    network.key_encoder.feature_filter = Sharpen()
-    return network
+def run(script: str, *options: object, launcher: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Run a script in its own process; return its exit status and standard error."""
+    finished = subprocess.run(
+        [sys.executable, *launcher, str(ROOT / script), *map(str, options)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # sums in one order
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return finished.returncode, finished.stderr
 
 
-@pytest.fixture
-def sharp(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = Method("sharp", {"tiny": STCN.sizes["tiny"]}, build_sharp, renames=())
-    monkeypatch.setitem(METHODS, "sharp", row)
-    monkeypatch.setitem(METHOD_PRESETS, "sharp", {"lr": 1e-2})
-    for stage in "03":
-        monkeypatch.setitem(STAGE_PRESETS, ("sharp", stage), {"batch_size": 2})
-    monkeypatch.setitem(EVAL_METHOD_PRESETS, "sharp", {"memory": "every_n", "mem_every": 2})
+def train_options(synthetic: Path, saves: Path, name: str) -> list[object]:
+    options: list[object] = ["--method", "sharp", "--id", name, "--save_dir", saves, *TINY]
+    options += ["--backbone_weights", "none", "--static_root", synthetic / "static"]
+    return options
 
 
-# --- that it is one like the others
+def davis_options(synthetic: Path, weights: Path, output: Path) -> list[object]:
+    davis = synthetic / "DAVIS" / "2017"
+    return ["--model", weights, "--davis_path", davis, "--output", output, "--device", "cpu"]
 
 
-@pytest.mark.usefixtures("sharp")
-def test_it_trains_resumes_and_segments(synthetic: Path, tmp_path: Path) -> None:
-    flags = "--method sharp --id s --stage 03 --size tiny --backbone_weights none -i 3 --no_amp "
-    flags += "--crop_size 32 --num_workers 0 --device cpu"
-    for name, folder in (("static", "static"), ("davis", "DAVIS"), ("yv", "YouTube")):
-        flags += f" --{name}_root {synthetic / folder}"
-    assert train.main([*flags.split(), "--save_dir", str(tmp_path)]) == 0
-    weights = tmp_path / "s_s03" / "s_s03_3.pth"
-    network = load_for_inference(weights)
-    assert network.spec.method == "sharp"
-    assert network.state_dict()["key_encoder.feature_filter.strength"] != 0
-    assert Predictor(EvalSettings(model=str(weights))).settings.mem_every == 2
-    davis = str(synthetic / "DAVIS" / "2017")
-    output = tmp_path / "masks"
-    command = ["--model", str(weights), "--davis_path", davis, "--output", str(output)]
-    assert eval_davis.main(command) == 0
-    assert [*output.rglob("*.png")]
+@pytest.fixture(scope="module")
+def trained(synthetic: Path, plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the run s_s03: stages 0 and 3, two processes, data loaded by workers."""
+    saves = tmp_path_factory.mktemp("saves")
+    options = [*train_options(synthetic, saves, "s"), "--stage", "03", "-i", 3]
+    options += ["--davis_root", synthetic / "DAVIS", "--yv_root", synthetic / "YouTube"]
+    options += ["--num_workers", 1, f"--plugin={plugin}"]
+    status, errors = run("train.py", *options, launcher=TORCHRUN)
+    assert status == 0, errors
+    return saves / "s_s03"
 
 
-def test_it_takes_under_60_lines() -> None:
-    text = Path(__file__).read_text()
-    part = text.split("# --- the method")[1].split("# --- that it is")[0]
-    assert len(part.splitlines()) < 60
+def test_parts_and_loss_are_trained(trained: Path) -> None:
+    content = load(trained / "s_s03_3.pth")
+    assert content["spec"]["method"] == "sharp"
+    first = load_weights(trained.with_name("s_s0"), 3)
+    assert first["key_encoder.feature_filter.strength"] != 0
+    assert content["weights"]["key_encoder.feature_filter.strength"] != 0
+    assert not (content["weights"]["decoder.area.weight"] == first["decoder.area.weight"]).all()
+    lines = (trained / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["area_error"] > 0 for line in lines] == [True] * 3
+
+
+def test_resumed_run_equals_an_uninterrupted_one(
+    synthetic: Path, plugin: Path, tmp_path: Path
+) -> None:
+    for name, iterations in (("whole", 4), ("halves", 2), ("halves", 4)):
+        options = [*train_options(synthetic, tmp_path, name), "--plugin", plugin]
+        status, errors = run("train.py", *options, "-i", iterations, "--load_model", "auto")
+        assert status == 0, errors
+    assert_equal(*(load_weights(tmp_path / name, 4) for name in ("whole", "halves")))
+
+
+def test_evaluation_uses_the_presets_of_the_method(
+    synthetic: Path, plugin: Path, trained: Path, tmp_path: Path
+) -> None:
+    options = davis_options(synthetic, trained / "s_s03_3.pth", tmp_path)
+    status, errors = run("eval_davis.py", *options, "--plugin", plugin)
+    assert status == 0, errors
+    assert [*tmp_path.rglob("*.png")]
+    settings = json.loads((tmp_path / "run.json").read_text())["settings"]
+    assert (settings["memory"], settings["mem_every"], settings["top"]) == ("doubling", 2, 20)
+
+
+def test_policy_works_with_other_methods(
+    synthetic: Path, plugin: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    options = davis_options(synthetic, tiny_weights, tmp_path / "masks")
+    status, errors = run(
+        "eval_davis.py", *options, "--plugin", plugin, "--memory", "doubling", "--mem_capacity", 3
+    )
+    assert status == 0, errors
+    assert [*(tmp_path / "masks").rglob("*.png")]
+
+
+def test_without_the_plugin(synthetic: Path, trained: Path, tmp_path: Path) -> None:
+    status, errors = run("train.py", *train_options(synthetic, tmp_path, "s"))
+    assert status == 2
+    assert errors.startswith("train.py: error: There is no --method sharp: choose from stcn")
+    options = davis_options(synthetic, trained / "s_s03_3.pth", tmp_path / "masks")
+    status, errors = run("eval_davis.py", *options)
+    assert status == 2
+    assert "There is no method 'sharp': choose from stcn" in errors
+    assert "give the plugin that defines it with --plugin." in errors
+    assert "Traceback" not in errors
+
+
+def test_plugin_is_one_short_file() -> None:
+    assert len(SOURCE.read_text().splitlines()) < 120

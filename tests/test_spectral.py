@@ -1,4 +1,4 @@
-"""GSFM's filters."""
+"""GSFM's spectral filters and boundary loss."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from model.network import NetworkSpec
 from model.spectral import SpectralFilter
 
 
-def test_the_windows_share_the_spectrum() -> None:
+def test_both_windows_sum_to_one() -> None:
     cpu = torch.device("cpu")
     high, low = (SpectralFilter(2, is_high).window(30, 54, cpu) for is_high in (True, False))
     assert torch.allclose(high + low, torch.ones(30, 54))
-    assert high[15, 27] == 1  # the highest frequency stands in the middle of an unshifted spectrum
+    assert high[15, 27] == 1  # the highest frequency is in the middle
     assert high[15 + 7, 27].item() == pytest.approx(math.exp(-0.5))
     assert high[0, 0] < 1e-4
 
 
 @pytest.mark.parametrize("keeps_high", [True, False])
-def test_it_passes_what_its_window_keeps(keeps_high: bool) -> None:
-    """With convolutions that change nothing but signs, which relu cuts: a cosine's spectrum is
-    real and positive."""
+def test_filter_keeps_frequencies_of_its_window(keeps_high: bool) -> None:
+    """With identities as convolutions. The spectrum of a cosine is positive, so ReLU keeps it."""
     module = SpectralFilter(1, keeps_high)
     with torch.no_grad():
         for conv in (module.conv1, module.conv2):
@@ -39,9 +38,9 @@ def test_it_passes_what_its_window_keeps(keeps_high: bool) -> None:
     fast = torch.cos(math.pi * columns).expand(1, 1, 64, 64) * torch.cos(
         math.pi * torch.arange(64.0)
     ).view(64, 1)
-    kept, lost = (fast, slow) if keeps_high else (slow, fast)
-    torch.testing.assert_close(module(kept), 2 * kept, atol=1e-3, rtol=0)
-    torch.testing.assert_close(module(lost), lost, atol=1e-3, rtol=0)
+    passed, removed = (fast, slow) if keeps_high else (slow, fast)
+    torch.testing.assert_close(module(passed), 2 * passed, atol=1e-3, rtol=0)
+    torch.testing.assert_close(module(removed), removed, atol=1e-3, rtol=0)
 
 
 SIZES = [(30, 54), (31, 54), (8, 8), (1, 1), (2, 3), (9, 100), (90, 91), (74, 73), (75, 150)]
@@ -49,7 +48,7 @@ SIZES = [(30, 54), (31, 54), (8, 8), (1, 1), (2, 3), (9, 100), (90, 91), (74, 73
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("keeps_high", [True, False])
-def test_it_is_what_the_paper_says(size: tuple[int, int], keeps_high: bool) -> None:
+def test_filter_matches_the_formula_of_the_paper(size: tuple[int, int], keeps_high: bool) -> None:
     torch.manual_seed(0)
     module, x = SpectralFilter(4, keeps_high), torch.randn(2, 4, *size)
     spectrum = torch.fft.fft2(x.double()) * module.window(*size, x.device)
@@ -65,10 +64,10 @@ def test_it_is_what_the_paper_says(size: tuple[int, int], keeps_high: bool) -> N
     weights = [*module.parameters()]
     coefficients = torch.randn_like(x)
     gradients = [
-        torch.autograd.grad((answer * coefficients).sum(), weights) for answer in (result, expected)
+        torch.autograd.grad((output * coefficients).sum(), weights) for output in (result, expected)
     ]
-    for found, wanted in zip(*gradients, strict=True):
-        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    for gradient, expected_gradient in zip(*gradients, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, atol=1e-4, rtol=1e-4)
     for conv in (module.conv1, module.conv2):
         conv.pack(find_packing(x.device, x.dtype))
     with torch.inference_mode():
@@ -78,7 +77,7 @@ def test_it_is_what_the_paper_says(size: tuple[int, int], keeps_high: bool) -> N
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype) -> None:
-    """Spectra leave float16's range: there the filters stay in float32."""
+    """Spectra exceed the range of float16, so the filters stay in float32."""
     torch.manual_seed(0)
     network = build_network(NetworkSpec("gsfm", "tiny"))
     half = network.for_inference(torch.device("cpu"), dtype)
@@ -87,23 +86,23 @@ def test_half_precision(dtype: torch.dtype) -> None:
         assert (module.conv1.weight.dtype == torch.float32) == (dtype == torch.float16)
     assert half.dtype == dtype
     image = torch.randn(1, 3, 32, 48)
-    whole = network.for_inference(torch.device("cpu"), torch.float32)
+    full = network.for_inference(torch.device("cpu"), torch.float32)
     with torch.inference_mode():
-        expected = whole.encode_query(whole.encode_image(image)).feat16
+        expected = full.encode_query(full.encode_image(image)).feat16
         query = half.encode_query(half.encode_image(image.to(dtype)))
         assert query.feat16.dtype == dtype
         assert (query.feat16.float() - expected).abs().max() < 0.1 * expected.abs().max()
         with torch.autocast("cpu", torch.bfloat16):
-            mixed = whole.encode_query(whole.encode_image(image)).feat16
+            mixed = full.encode_query(full.encode_image(image)).feat16
         assert (mixed.float() - expected).abs().max() < 0.1 * expected.abs().max()
 
 
-def test_the_boundary_loss_wants_the_inner_rim() -> None:
+def test_boundary_loss_is_lowest_on_the_inner_boundary() -> None:
     mask = torch.zeros(1, 1, 16, 16)
     mask[..., 4:12, 4:12] = 1
-    rim = mask.clone()
-    rim[..., 5:11, 5:11] = 0
-    good, bad = (boundary_loss(20 * (2 * x - 1), mask) for x in (rim, mask))
+    boundary = mask.clone()
+    boundary[..., 5:11, 5:11] = 0
+    good, bad = (boundary_loss(20 * (2 * x - 1), mask) for x in (boundary, mask))
     assert good.shape == (1, 1)
     assert good.item() < 1e-3
     assert bad.item() > 0.5

@@ -1,4 +1,4 @@
-"""Whole trainings, from static images to videos, on drawn data, by two processes."""
+"""Curricula from static images to videos, on synthetic data, with two processes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ ITERATIONS = {"stcn": 300, "gsfm": 200, "qdmn": 300, "rde": 300, "imsfr": 200}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Larger frames than most tests need, so that a tiny network can learn something."""
+    """Synthetic data, with frames large enough for a tiny network to learn."""
     root = tmp_path_factory.mktemp("stages")
-    flags = "--num_videos 4 --num_frames 16 --num_objects 2 --height 96 --width 136 --seed 7"
-    assert make_synthetic.main([str(root), *flags.split()]) == 0
+    options = "--num_videos 4 --num_frames 16 --num_objects 2 --height 96 --width 136 --seed 7"
+    assert make_synthetic.main([str(root), *options.split()]) == 0
     return root
 
 
 def recipe(data: Path, saves: Path, stage: str, method: str = "stcn") -> list[str]:
     iterations = ITERATIONS[method]
-    flags = [
+    options = [
         "--method", method, "--id", "t", "--stage", stage, "--save_dir", str(saves),
         "--size", "tiny",
         "--backbone_weights", "none", "-i", str(iterations), "--global_batch", "8", "-b", "4",
@@ -44,20 +44,20 @@ def recipe(data: Path, saves: Path, stage: str, method: str = "stcn") -> list[st
         "--start_warm", "100", "--end_warm", "600",
     ]  # fmt: skip
     if "0" in stage:
-        flags += ["--static_root", str(data / "static")]
+        options += ["--static_root", str(data / "static")]
     if "1" in stage:
-        flags += ["--bl_root", str(data / "BL30K")]
+        options += ["--bl_root", str(data / "BL30K")]
     if {"2", "3"} & {*stage}:
-        flags += ["--davis_root", str(data / "DAVIS"), "--yv_root", str(data / "YouTube")]
-    return flags
+        options += ["--davis_root", str(data / "DAVIS"), "--yv_root", str(data / "YouTube")]
+    return options
 
 
 def score(model: Path, data: Path, output: Path) -> float:
-    """J&F on the validation videos."""
-    flags = ["--model", str(model), "--davis_path", str(data / "DAVIS" / "2017")]
-    assert eval_davis.main([*flags, "--output", str(output), "--device", "cpu"]) == 0
-    flags = ["--results_path", str(output), "--davis_path", str(data / "DAVIS" / "2017")]
-    assert evaluate.main(flags) == 0
+    """Segment the validation videos; return J&F."""
+    options = ["--model", str(model), "--davis_path", str(data / "DAVIS" / "2017")]
+    assert eval_davis.main([*options, "--output", str(output), "--device", "cpu"]) == 0
+    options = ["--results_path", str(output), "--davis_path", str(data / "DAVIS" / "2017")]
+    assert evaluate.main(options) == 0
     lines = (output / "global_results-val.csv").read_text().splitlines()
     return float(dict(zip(lines[0].split(","), lines[1].split(","), strict=True))["J&F-Mean"])
 
@@ -81,7 +81,9 @@ def score_untrained(method: str, data: Path, folder: Path) -> float:
         ("imsfr", "03", ["t_s0", "t_s03"]),
     ],
 )
-def test_a_recipe(data: Path, tmp_path: Path, method: str, stage: str, runs: list[str]) -> None:
+def test_curriculum_learns(
+    data: Path, tmp_path: Path, method: str, stage: str, runs: list[str]
+) -> None:
     saves = tmp_path / "saves"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     done = subprocess.run(
@@ -96,7 +98,7 @@ def test_a_recipe(data: Path, tmp_path: Path, method: str, stage: str, runs: lis
         lines = [json.loads(line) for line in (saves / name / "log.jsonl").read_text().splitlines()]
         losses = [line["total_loss"] for line in lines]
         assert len(losses) == settings.iterations
-        # All pixels count until --start_warm.
+        # The loss includes all pixels up to iteration 100 (--start_warm).
         assert np.mean(losses[70:100]) < (0.7 if settings.stage == "0" else 1) * np.mean(
             losses[:30]
         )
@@ -108,37 +110,28 @@ def test_a_recipe(data: Path, tmp_path: Path, method: str, stage: str, runs: lis
     )
 
 
-def test_a_finished_recipe_has_nothing_left_to_do(
+def test_finished_curriculum_is_not_changed(
     synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And one that was stopped in its second stage goes on there."""
-    flags = [
-        *recipe(synthetic, tmp_path, "03"),
-        "-i",
-        "2",
-        "--crop_size",
-        "32",
-        "--num_workers",
-        "0",
-    ]
-    flags += ["--global_batch", "2", "--load_model", "auto"]
-    assert train.main(flags) == 0
+    """One that was interrupted in its second stage is resumed there."""
+    options = [*recipe(synthetic, tmp_path, "03"), "-i", "2", "--crop_size", "32"]
+    options += ["--num_workers", "0", "--global_batch", "2", "--load_model", "auto"]
+    assert train.main(options) == 0
     first, last = (tmp_path / name / f"{name}_2.pth" for name in ("t_s0", "t_s03"))
     before = first.stat().st_mtime_ns, last.read_bytes()
-    assert train.main(flags) == 0
+    assert train.main(options) == 0
     assert (first.stat().st_mtime_ns, last.read_bytes()) == before
     for path in (tmp_path / "t_s03").glob("*.pth"):
         path.unlink()
-    assert train.main(flags) == 0
+    assert train.main(options) == 0
     assert first.stat().st_mtime_ns == before[0]
-    then = torch.load(last, weights_only=True)["weights"]
-    now = torch.load(first, weights_only=True)["weights"]
-    assert then["value_encoder.backbone.conv1.weight"].shape[1] == 5
-    assert now["value_encoder.backbone.conv1.weight"].shape[1] == 4
+    files = [torch.load(path, weights_only=True)["weights"] for path in (first, last)]
+    channels = [weights["value_encoder.backbone.conv1.weight"].shape[1] for weights in files]
+    assert channels == [4, 5]  # image and mask; in stage 3 also the other objects' masks
 
 
-# The training commands of the authors' READMEs: what comes after train.py. RDE's name no method,
-# but flags that only RDE has.
+# Options of the training commands in the authors' READMEs. RDE's do not name the method; options
+# that only RDE has imply it.
 RDE = "--perturb_max 1 --perturb_min 0.85 --save_interval 10000 --repeat 0"
 PUBLISHED = [
     "--id retrain_s0 --stage 0",
@@ -147,7 +140,7 @@ PUBLISHED = [
     "--id retrain_s03 --load_network {s0} --stage 3",
     "--method gsfm --id s0-GSFM --stage 0",
     "--method gsfm --id s03-GSFM --stage 3 --load_network {s0g}",
-    # QDMN's, which without its --method trains STCN.
+    # QDMN's commands, which train STCN because they do not name the method.
     "--id s0-QDMN --stage 0",
     "--id s03-QDMN --stage 2 --load_network {s0}",
     "--method qdmn --id s0q --stage 0",
@@ -165,7 +158,7 @@ PUBLISHED = [
 ]
 
 
-def test_the_published_commands_start(synthetic: Path, tmp_path: Path) -> None:
+def test_published_commands_start(synthetic: Path, tmp_path: Path) -> None:
     weights = {
         key: tmp_path / name / f"{name}_1.pth"
         for key, name in [
@@ -174,15 +167,15 @@ def test_the_published_commands_start(synthetic: Path, tmp_path: Path) -> None:
         ]
     }  # fmt: skip
     for line in PUBLISHED:
-        flags = line.format(**weights).split()
-        roots = recipe(synthetic, tmp_path, flags[flags.index("--stage") + 1])
+        options = line.format(**weights).split()
+        roots = recipe(synthetic, tmp_path, options[options.index("--stage") + 1])
         small = "--size tiny --crop_size 32 -b 1 -i 1 --num_workers 0 --device cpu".split()
         small += ["--save_dir", str(tmp_path)]
-        if "--load_network" not in flags:
+        if "--load_network" not in options:
             small += ["--backbone_weights", "none"]
-        places = [flag for flag in roots if flag.endswith("_root")]
-        small += [part for flag in places for part in (flag, roots[roots.index(flag) + 1])]
-        assert train.main([*flags, *small]) == 0, line
+        places = [option for option in roots if option.endswith("_root")]
+        small += [part for option in places for part in (option, roots[roots.index(option) + 1])]
+        assert train.main([*options, *small]) == 0, line
     methods = {
         name: torch.load(tmp_path / name / f"{name}_1.pth", weights_only=True)["spec"]["method"]
         for name in ("s0-QDMN", "s03q", "s0", "s03", "s2", "defg")

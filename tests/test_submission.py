@@ -1,4 +1,4 @@
-"""Zips for the benchmarks' servers: what passes, and what is refused with which reason."""
+"""Zip files for the benchmarks' servers: their content, and the problems that are refused."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Zip = dict[str, bytes]
 def packed(
     synthetic: Path, tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[list[str], Zip]]:
-    """benchmark -> flags to find it by, and the files of a zip that passes."""
+    """Map each benchmark to its path options and to the files of a valid zip file."""
     folder = tmp_path_factory.mktemp("submission")
-    found = {}
+    zips = {}
     for name, script, flags in (
         ("youtube", eval_youtube, ["--yv_path", str(synthetic / "YouTube")]),
         ("davis", eval_davis, ["--davis_path", str(synthetic / "DAVIS" / "2017")]),
@@ -36,16 +36,16 @@ def packed(
         pack = [name, *flags, "--results_path", str(results), "--output", str(output)]
         assert make_submission.main(pack) == 0
         with zipfile.ZipFile(output) as archive:
-            found[name] = (flags, {entry: archive.read(entry) for entry in archive.namelist()})
-    return found
+            zips[name] = (flags, {entry: archive.read(entry) for entry in archive.namelist()})
+    return zips
 
 
-def test_what_a_zip_holds(packed: dict[str, tuple[list[str], Zip]]) -> None:
+def test_files_of_a_zip(packed: dict[str, tuple[list[str], Zip]]) -> None:
     _, youtube = packed["youtube"]
     _, davis = packed["davis"]
     assert all(name.startswith("Annotations/") for name in youtube)
     assert "Annotations/valid00000/00000.png" in youtube
-    assert "Annotations/valid00000/00001.png" not in youtube, "not one of every fifth frame"
+    assert "Annotations/valid00000/00001.png" not in youtube, "only every fifth frame is scored"
     assert {name.split("/")[0] for name in davis} == {"test-dev-000", "test-dev-001"}
     assert len(davis) == 22
 
@@ -74,29 +74,37 @@ def without(files: Zip, start: str) -> Zip:
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "mutilate", "reason"),
+    ("benchmark", "damage", "problem"),
     [
         ("davis", lambda f: without(f, FIRST), "video test-dev-000 lacks 00003.png"),
-        ("davis", lambda f: without(f, "test-dev-001"), "test-dev-001 is missing altogether"),
-        ("davis", lambda f: {**f, FIRST: png(np.zeros((24, 34)))}, "is 34x24, but the frames of"),
-        ("davis", lambda f: {**f, FIRST: png(EMPTY, "L")}, "is of mode L, not a palette PNG"),
-        ("davis", lambda f: {**f, FIRST: png(EMPTY, "RGB")}, "is of mode RGB, not a palette PNG"),
-        ("davis", lambda f: {**f, FIRST: png(EMPTY + 9)}, "holds the labels 9, but test-dev-000"),
+        (
+            "davis",
+            lambda f: without(f, "test-dev-001"),
+            "video test-dev-001 is missing: segment it",
+        ),
+        (
+            "davis",
+            lambda f: {**f, FIRST: png(np.zeros((24, 34)))},
+            "has 34x24 pixels, but the frames of",
+        ),
+        ("davis", lambda f: {**f, FIRST: png(EMPTY, "L")}, "has mode L, not a palette"),
+        ("davis", lambda f: {**f, FIRST: png(EMPTY, "RGB")}, "has mode RGB, not a palette"),
+        ("davis", lambda f: {**f, FIRST: png(EMPTY + 9)}, "contains the labels 9, but the objects"),
         ("davis", lambda f: {**f, FIRST: f[FIRST][:60]}, "00003.png cannot be read"),
-        ("davis", lambda f: {**f, FIRST: jpeg()}, "is a JPEG under the name of a PNG"),
-        ("davis", lambda f: {f"out/{n}": c for n, c in f.items()}, "no deeper and no higher"),
-        ("davis", lambda f: {**f, "test-dev-000/3.png": f[FIRST]}, "its name has other digits"),
-        ("davis", lambda f: {**f, "__MACOSX/._x": b""}, "a hidden file of some system"),
-        ("davis", lambda f: {**f, "notes.txt": b""}, "only PNG masks belong here"),
+        ("davis", lambda f: {**f, FIRST: jpeg()}, "is a JPEG file with the suffix .png"),
+        ("davis", lambda f: {f"out/{n}": c for n, c in f.items()}, "without other folders"),
+        ("davis", lambda f: {**f, "test-dev-000/3.png": f[FIRST]}, "name has other digits"),
+        ("davis", lambda f: {**f, "__MACOSX/._x": b""}, "remove hidden files of the"),
+        ("davis", lambda f: {**f, "notes.txt": b""}, "only PNG masks are allowed"),
         (
             "youtube",
             lambda f: {n.removeprefix("Annotations/"): c for n, c in f.items()},
-            "all videos stand in a folder Annotations/",
+            "all videos must be in the folder Annotations/",
         ),
         (
             "youtube",
             lambda f: {**f, "Annotations/valid00000/00001.png": png(EMPTY)},
-            "no mask is wanted of that frame of valid00000",
+            "valid00000 needs no mask of this frame",
         ),
         (
             "youtube",
@@ -105,25 +113,25 @@ def without(files: Zip, start: str) -> Zip:
         ),
     ],
 )
-def test_what_a_server_would_reject(
+def test_problems_are_refused(
     benchmark: str,
-    mutilate: Callable[[Zip], Zip],
-    reason: str,
+    damage: Callable[[Zip], Zip],
+    problem: str,
     packed: dict[str, tuple[list[str], Zip]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     flags, files = packed[benchmark]
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        for name, content in mutilate(files).items():
+        for name, content in damage(files).items():
             archive.writestr(name, content)
     assert make_submission.main([benchmark, *flags, "--check", str(tmp_path / "x.zip")]) == 2
-    said = capsys.readouterr().err
-    assert "x.zip would be rejected:" in said
-    assert reason in said
+    error = capsys.readouterr().err
+    assert "x.zip would be rejected:" in error
+    assert problem in error
 
 
-def test_nothing_is_written_of_masks_that_would_be_rejected(
+def test_no_zip_is_written_if_masks_have_problems(
     packed: dict[str, tuple[list[str], Zip]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags, files = packed["davis"]
@@ -134,6 +142,6 @@ def test_nothing_is_written_of_masks_that_would_be_rejected(
     assert make_submission.main([*pack, "--output", str(tmp_path / "x.zip")]) == 2
     assert "video test-dev-000 lacks 00003.png" in capsys.readouterr().err
     assert not (tmp_path / "x.zip").exists()
-    (tmp_path / "x.zip").write_bytes(b"no zip")
+    (tmp_path / "x.zip").write_bytes(b"not a zip")
     assert make_submission.main(["davis", *flags, "--check", str(tmp_path / "x.zip")]) == 2
-    assert "is no zip" in capsys.readouterr().err
+    assert "is not a zip file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Synthetic clips: determinism, visibility, late objects, and the layouts they are written in."""
+"""Synthetic clips: determinism, visibility, late objects, and layouts on disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.synthetic import Clip, make_clip
+from datasets.synthetic import make_clip
+from datasets.synthetic_layouts import LAYOUTS, STATIC_FLAT
+from datasets.synthetic_scene import Clip
 from scripts import make_synthetic
 
 
@@ -22,7 +24,7 @@ def small_clip(seed: int | tuple[int, ...] = 0, late_objects: int = 0) -> Clip:
     return make_clip(12, 96, 160, 3, seed, late_objects)
 
 
-def test_same_arguments_give_the_same_frames_and_other_seeds_others() -> None:
+def test_frames_depend_on_the_arguments_only() -> None:
     first, again, other = small_clip((5, 1)), small_clip((5, 1)), small_clip((5, 2))
     for (image, labels), (image_again, labels_again) in zip(first, again, strict=True):
         np.testing.assert_array_equal(image, image_again)
@@ -30,10 +32,10 @@ def test_same_arguments_give_the_same_frames_and_other_seeds_others() -> None:
     assert (first.frame(0)[1] != other.frame(0)[1]).any()
 
 
-def test_frames_are_drawn_one_by_one_and_in_any_order() -> None:
+def test_frames_in_any_order() -> None:
     clip = small_clip()
     frames = iter(clip)
-    assert iter(frames) is frames  # an iterator, not a list
+    assert iter(frames) is frames  # frames are drawn when they are needed
     image, labels = next(frames)
     assert (image.shape, image.dtype) == ((96, 160, 3), np.uint8)
     assert (labels.shape, labels.dtype) == ((96, 160), np.uint8)
@@ -46,9 +48,7 @@ def test_frames_are_drawn_one_by_one_and_in_any_order() -> None:
 
 @pytest.mark.parametrize("num_objects", [1, 2, 5, 16, 50])
 @pytest.mark.parametrize("size", [(120, 214), (96, 96), (200, 50)])
-def test_every_object_is_visible_on_the_first_frame(
-    num_objects: int, size: tuple[int, int]
-) -> None:
+def test_objects_are_visible_on_the_first_frame(num_objects: int, size: tuple[int, int]) -> None:
     for seed in range(3):
         _, labels = make_clip(1, *size, num_objects, (seed, num_objects)).frame(0)
         assert set(np.unique(labels)) == set(range(num_objects + 1))
@@ -58,45 +58,45 @@ def test_every_object_is_visible_on_the_first_frame(
 def test_objects_move_and_deform_smoothly() -> None:
     clip = make_clip(40, 96, 160, 3, seed=3)
     masks = [labels for _, labels in clip]
-    steps = [(before != after).mean() for before, after in itertools.pairwise(masks)]
-    assert min(steps) > 0
-    assert max(steps) < 0.2
+    changes = [(before != after).mean() for before, after in itertools.pairwise(masks)]
+    assert min(changes) > 0
+    assert max(changes) < 0.2
     contours = [clip.objects[0].contour(index) / clip.objects[0].radius for index in (0, 20)]
     assert np.abs(contours[0] - contours[1]).max() > 0.02
     assert min(contour.min() for contour in contours) > 0
 
 
 def test_objects_occlude_each_other() -> None:
-    hidden = []
+    hidden_shares = []
     for seed in range(4):
         clip = make_clip(40, 96, 160, 3, seed)
         for index in range(0, 40, 4):
             image, labels = clip.frame(index)
             alone = np.zeros_like(labels)
             clip.objects[0].paint(image.astype(np.float32), alone, 1, index)
-            hidden.append(1 - share(labels, 1) / share(alone, 1))
-    assert min(hidden) == 0
-    assert max(hidden) > 0.3
+            hidden_shares.append(1 - share(labels, 1) / share(alone, 1))
+    assert min(hidden_shares) == 0
+    assert max(hidden_shares) > 0.3
 
 
-def test_objects_differ_from_the_background_and_are_not_flat() -> None:
+def test_objects_are_textured_and_differ_from_the_background() -> None:
     for seed in range(5):
         image, labels = make_clip(1, 120, 160, 3, seed).frame(0)
-        behind = image[labels == 0].mean(axis=0)
+        background = image[labels == 0].mean(axis=0)
         for label in range(1, 4):
             pixels = image[labels == label].astype(float)
-            assert np.abs(pixels.mean(axis=0) - behind).max() > 15
+            assert np.abs(pixels.mean(axis=0) - background).max() > 15
             assert pixels.std(axis=0).mean() > 8
 
 
 @pytest.mark.parametrize("num_frames", [2, 6, 12, 30])
-def test_late_objects_enter_on_their_frame(num_frames: int) -> None:
+def test_late_objects_enter_on_their_entry_frame(num_frames: int) -> None:
     for seed in range(5):
         clip = make_clip(num_frames, 96, 160, 4, seed, late_objects=2)
-        seen = [set(np.unique(labels)) for _, labels in clip]
-        assert seen[0] == {0, 1, 2}
+        visible = [set(np.unique(labels)) for _, labels in clip]
+        assert visible[0] == {0, 1, 2}
         for label in (3, 4):
-            entry = next(index for index, labels in enumerate(seen) if label in labels)
+            entry = next(index for index, labels in enumerate(visible) if label in labels)
             assert entry == clip.objects[label - 1].entry_frame
             if num_frames >= 6:
                 assert entry % 5 == 0
@@ -107,14 +107,14 @@ def test_late_objects_enter_on_their_frame(num_frames: int) -> None:
     [
         ((0, 96, 160, 3, 0, 0), "at least one frame"),
         ((5, 16, 160, 3, 0, 0), "at least 32"),
-        ((5, 32, 300, 3, 0, 0), "differ 4 times"),
+        ((5, 32, 300, 3, 0, 0), "at most 4 times"),
         ((5, 96, 160, 0, 0, 0), "from 1 to 50"),
         ((5, 96, 160, 51, 0, 0), "from 1 to 50"),
         ((5, 96, 160, 2, 0, 2), "from 0 to 1"),
-        ((1, 96, 160, 2, 0, 1), "clip of one frame"),
+        ((1, 96, 160, 2, 0, 1), "one frame cannot have late objects"),
     ],
 )
-def test_impossible_clips_are_refused(arguments: tuple[int, ...], words: str) -> None:
+def test_invalid_clips_are_rejected(arguments: tuple[int, ...], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_clip(*arguments)
 
@@ -145,9 +145,9 @@ def names(folder: Path) -> list[str]:
 def test_davis_2017_layout(written: Path) -> None:
     trainval = written / "DAVIS" / "2017" / "trainval"
     for split in ("train", "val"):
-        listed = (trainval / "ImageSets" / "2017" / f"{split}.txt").read_text().split()
-        assert listed == [f"{split}-000", f"{split}-001"]
-        for video in listed:
+        sequences = (trainval / "ImageSets" / "2017" / f"{split}.txt").read_text().split()
+        assert sequences == [f"{split}-000", f"{split}-001"]
+        for video in sequences:
             assert names(trainval / "JPEGImages" / "480p" / video) == [
                 f"{index:05d}.jpg" for index in range(11)
             ]
@@ -157,17 +157,17 @@ def test_davis_2017_layout(written: Path) -> None:
         assert set(np.unique(np.array(mask))) == {0, 1, 2}
 
     test_dev = written / "DAVIS" / "2017" / "test-dev"
-    listed = (test_dev / "ImageSets" / "2017" / "test-dev.txt").read_text().split()
-    for video in listed:
+    sequences = (test_dev / "ImageSets" / "2017" / "test-dev.txt").read_text().split()
+    for video in sequences:
         assert names(test_dev / "Annotations" / "480p" / video) == ["00000.png"]
         assert len(names(test_dev / "JPEGImages" / "480p" / video)) == 11
 
 
-def test_davis_2016_layout_has_one_object_and_its_list_beside_2017(written: Path) -> None:
+def test_davis_2016_layout(written: Path) -> None:
     davis = written / "DAVIS"
     for split in ("train", "val"):
-        lists = davis / "2017" / "trainval" / "ImageSets" / "2016" / f"{split}.txt"
-        for video in lists.read_text().split():
+        list_path = davis / "2017" / "trainval" / "ImageSets" / "2016" / f"{split}.txt"
+        for video in list_path.read_text().split():
             masks = sorted((davis / "2016" / "Annotations" / "480p" / video).iterdir())
             assert len(masks) == len(names(davis / "2016" / "JPEGImages" / "480p" / video)) == 11
             with Image.open(masks[0]) as mask:
@@ -177,25 +177,25 @@ def test_davis_2016_layout_has_one_object_and_its_list_beside_2017(written: Path
 
 def test_youtube_layout(written: Path) -> None:
     youtube = written / "YouTube"
-    sparse = ["00000", "00005", "00010"]
+    annotated = ["00000", "00005", "00010"]
     for video in names(youtube / "train_480p" / "JPEGImages"):
         images = names(youtube / "train_480p" / "JPEGImages" / video)
         masks = names(youtube / "train_480p" / "Annotations" / video)
-        assert images == [f"{name}.jpg" for name in sparse]
-        assert masks == [f"{name}.png" for name in sparse]
+        assert images == [f"{name}.jpg" for name in annotated]
+        assert masks == [f"{name}.png" for name in annotated]
 
     meta = json.loads((youtube / "valid" / "meta.json").read_text())["videos"]
-    every = youtube / "all_frames" / "valid_all_frames" / "JPEGImages"
-    assert sorted(meta) == names(youtube / "valid" / "JPEGImages") == names(every)
+    all_frames = youtube / "all_frames" / "valid_all_frames" / "JPEGImages"
+    assert sorted(meta) == names(youtube / "valid" / "JPEGImages") == names(all_frames)
     num_late = 0
     for video, entry in meta.items():
-        assert names(youtube / "valid" / "JPEGImages" / video) == [f"{n}.jpg" for n in sparse]
-        assert len(names(every / video)) == 11
+        assert names(youtube / "valid" / "JPEGImages" / video) == [f"{n}.jpg" for n in annotated]
+        assert len(names(all_frames / video)) == 11
         first: dict[str, set[int]] = {}
-        for label, about in entry["objects"].items():
-            assert set(about) == {"category", "frames"}
-            assert about["frames"] == sparse[sparse.index(about["frames"][0]) :]
-            first.setdefault(about["frames"][0], set()).add(int(label))
+        for label, item in entry["objects"].items():
+            assert set(item) == {"category", "frames"}
+            assert item["frames"] == annotated[annotated.index(item["frames"][0]) :]
+            first.setdefault(item["frames"][0], set()).add(int(label))
         annotations = youtube / "valid" / "Annotations" / video
         assert names(annotations) == [f"{name}.png" for name in sorted(first)]
         for name, labels in first.items():
@@ -212,8 +212,8 @@ def test_bl30k_and_static_layouts(written: Path) -> None:
                 f"{index:05d}.{suffix}" for index in range(11)
             ]
     static = written / "static"
-    assert names(static) == sorted(["FSS", *make_synthetic.STATIC_FLAT])
-    for folder in [*(static / "FSS").iterdir(), *(static / n for n in make_synthetic.STATIC_FLAT)]:
+    assert names(static) == sorted(["FSS", *STATIC_FLAT])
+    for folder in [*(static / "FSS").iterdir(), *(static / n for n in STATIC_FLAT)]:
         images = sorted(folder.glob("*.jpg"))
         assert images
         for image in images:
@@ -222,7 +222,7 @@ def test_bl30k_and_static_layouts(written: Path) -> None:
                 assert set(np.unique(np.array(mask))) == {0, 255}
 
 
-def test_only_the_chosen_layouts_are_written_and_full_folders_are_kept(
+def test_chosen_layouts_and_existing_folders(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = [
@@ -241,7 +241,11 @@ def test_only_the_chosen_layouts_are_written_and_full_folders_are_kept(
     assert names(tmp_path) == ["BL30K"]
     assert make_synthetic.main([str(tmp_path), "--layouts", "static", "bl30k", *small]) == 2
     assert "BL30K exists and is not empty" in capsys.readouterr().err
-    assert names(tmp_path) == ["BL30K"]  # refused before the first layout was begun
+    assert names(tmp_path) == ["BL30K"]  # no layout was written
+
+
+def test_layout_names() -> None:
+    assert tuple(LAYOUTS) == make_synthetic.LAYOUT_NAMES
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,7 @@ def test_only_the_chosen_layouts_are_written_and_full_folders_are_kept(
         (["--seed", "-1"], "--seed"),
     ],
 )
-def test_users_mistakes_end_with_a_sentence(
+def test_invalid_options(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
 ) -> None:
     assert make_synthetic.main([str(tmp_path / "out"), *flags]) == 2

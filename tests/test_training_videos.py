@@ -32,7 +32,7 @@ def same(a: ClipSample, b: ClipSample) -> bool:
 
 
 def write_video(root: Path, images: list[np.ndarray], masks: list[np.ndarray]) -> TrainingVideo:
-    """Lossless frames, so that image and mask agree to the pixel."""
+    """Write lossless frames, so that image and mask agree exactly."""
     for folder in ("frames", "masks"):
         (root / folder).mkdir(parents=True)
     names = [f"{index:05d}" for index in range(len(images))]
@@ -42,8 +42,8 @@ def write_video(root: Path, images: list[np.ndarray], masks: list[np.ndarray]) -
     return TrainingVideo(root / "frames", root / "masks", ".png", "/".join(names))
 
 
-def blobs(num_frames: int = 4) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """White ellipses of labels 3 and 9 that move over black."""
+def draw_ellipses(num_frames: int = 4) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """White ellipses with labels 3 and 9 that move on a black background."""
     masks = []
     for t in range(num_frames):
         mask = np.zeros((90, 120), np.uint8)
@@ -57,7 +57,7 @@ def blobs(num_frames: int = 4) -> tuple[list[np.ndarray], list[np.ndarray]]:
 # Frames
 
 
-def test_frames_are_drawn_as_published() -> None:
+def test_frame_indices_are_drawn_as_published() -> None:
     rng = np.random.default_rng(0)
     length, jump, num_draws = 20, 5, 4000
     starts, steps, backwards = Counter[int](), Counter[int](), 0
@@ -71,7 +71,7 @@ def test_frames_are_drawn_as_published() -> None:
         assert second == min(second, length - jump)
         assert third <= length - jump // 2
         starts[first] += 1
-        if first + jump + 1 <= length - jump:  # nothing is cut short
+        if first + jump + 1 <= length - jump:  # no index is limited by the end
             steps[second - first] += 1
     assert sorted(starts) == [*range(length - jump + 1)]
     assert min(starts.values()) > 0.7 * num_draws / len(starts)
@@ -89,34 +89,36 @@ def test_short_videos_and_long_clips() -> None:
                 assert all(len(frames) == num_frames for frames in drawn)
                 assert all(0 <= i < length for frames in drawn for i in frames)
     five = [sorted(draw_frames(rng, 60, 10, 5)) for _ in range(500)]
-    assert {frames[0] for frames in five} == {*range(11)}  # 60 - 5 * 10: room for all of them
+    assert {frames[0] for frames in five} == {*range(11)}  # 60 - 5 * 10: all steps fit
     assert max(frames[3] for frames in five) <= 60 - 10 // 3
     assert max(frames[4] for frames in five) <= 60 - 10 // 4
 
 
-def test_the_jump_follows_the_share_of_the_epochs() -> None:
+def test_jump_depends_on_the_share_of_the_epochs() -> None:
     schedule = JumpSchedule([5, 10, 15, 20, 25, 5], [0.1, 0.2, 0.3, 0.4, 0.9], 20)
     expected = [5, 5, 10, 10, 15, 15, 20, 20, *[25] * 10, 5, 5]
     assert [schedule.at(epoch) for epoch in range(20)] == expected
     assert schedule.at(25) == 5
     short = JumpSchedule([5, 10, 15, 20, 25, 5], [0.1, 0.2, 0.3, 0.4, 0.9], 1)
-    assert short.at(0) == 25  # of one epoch, all shares under a half round to its start
+    assert short.at(0) == 25  # with one epoch, all shares below a half are rounded to its start
 
 
-def test_youtube_jumps_a_fifth(monkeypatch: pytest.MonkeyPatch, synthetic: Path) -> None:
+def test_youtube_jumps_are_divided_by_five(
+    monkeypatch: pytest.MonkeyPatch, synthetic: Path
+) -> None:
     jumps = []
 
-    def spy(rng: Any, length: int, jump: int, num_frames: int) -> list[int]:
+    def record_jump(rng: np.random.Generator, length: int, jump: int, num_frames: int) -> list[int]:
         jumps.append(jump)
         return draw_frames(rng, length, jump, num_frames)
 
-    monkeypatch.setattr(training_videos, "draw_frames", spy)
+    monkeypatch.setattr(training_videos, "draw_frames", record_jump)
     videos = find_youtube(synthetic / "YouTube")
     schedule = JumpSchedule([4, 25], [0.5], 2)
     clips = VideoClips([VideoSet("YouTube", videos, jump_divisor=5)], schedule, 32)
     for epoch in (0, 1):
         clips[epoch, 0]
-    assert {*jumps} == {1, 5}  # a fifth, and at least 1
+    assert {*jumps} == {1, 5}  # a fifth, but at least 1
     assert jumps == sorted(jumps)
 
 
@@ -133,7 +135,7 @@ def test_samples_of_every_layout(synthetic: Path, name: str) -> None:
     assert len(videos) == 2
     clips = VideoClips([VideoSet(name, videos, repeats=3)], CONSTANT, 32, seed=5)
     assert len(clips) == 6
-    numbers = set()
+    object_counts = set()
     for index in range(6):
         sample = clips[0, index]
         assert sample.images.shape == (3, 3, 32, 32)
@@ -142,26 +144,26 @@ def test_samples_of_every_layout(synthetic: Path, name: str) -> None:
         assert sample.labels[0].any()
         assert int(sample.labels.max()) <= sample.num_objects <= 2
         assert sample.name == f"{name}/{videos[index % 2].name}"
-        numbers.add(sample.num_objects)
-    assert 2 in numbers
+        object_counts.add(sample.num_objects)
+    assert 2 in object_counts
 
 
-def test_a_sample_depends_on_seed_epoch_and_index_alone(synthetic: Path) -> None:
+def test_sample_depends_on_seed_epoch_and_index_only(synthetic: Path) -> None:
     videos = find_davis(synthetic / "DAVIS")
 
     def make(seed: int) -> VideoClips:
         return VideoClips([VideoSet("DAVIS", videos, repeats=2)], CONSTANT, 32, seed=seed)
 
     clips = make(1)
-    wanted = clips[2, 1]
+    expected = clips[2, 1]
     torch.manual_seed(9)
-    np.random.seed(9)  # noqa: NPY002, since hidden use of it is what is looked for
-    assert same(make(1)[2, 1], wanted)
+    np.random.seed(9)  # noqa: NPY002, the test detects its use
+    assert same(make(1)[2, 1], expected)
     for other in (clips[1, 1], clips[2, 3], clips[2, 0], make(2)[2, 1]):
-        assert not same(other, wanted)
+        assert not same(other, expected)
 
 
-def test_sets_are_mixed(synthetic: Path) -> None:
+def test_mixture_of_data_sets(synthetic: Path) -> None:
     davis, youtube = find_davis(synthetic / "DAVIS"), find_youtube(synthetic / "YouTube")
     clips = VideoClips([VideoSet("D", davis, 5), VideoSet("Y", youtube)], CONSTANT, 32)
     names = Counter(clips[0, index].name for index in range(len(clips)))
@@ -178,7 +180,7 @@ def test_image_and_mask_move_together(
 ) -> None:
     monkeypatch.setattr(training_videos, "draw_colour", lambda rng, jitter, mean: np.eye(3, 4))
     monkeypatch.setattr(transforms, "MEAN_COLOUR", (0, 0, 0))  # outside is background
-    video = write_video(tmp_path / "v", *blobs())
+    video = write_video(tmp_path / "v", *draw_ellipses())
     clips = VideoClips([VideoSet("", [video])], CONSTANT, crop_size, seed=3)
     kernel = np.ones((3, 3), np.uint8)
     for epoch in range(12):
@@ -186,32 +188,30 @@ def test_image_and_mask_move_together(
         assert sample.num_objects == 2 or not (sample.labels == 2).any()
         for image, labels in zip(sample.images.numpy(), sample.labels.numpy(), strict=True):
             if sample.num_objects < 2:
-                continue  # an object that the first frame does not show is background
+                continue  # objects that are not on the first frame become background
             edge = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
             assert not (((image[0] > 127) != (labels > 0)) & ~edge).any()
 
 
-def test_objects_take_turns_to_be_the_first(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_order_of_objects_is_random(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(training_videos, "draw_colour", lambda rng, jitter, mean: np.eye(3, 4))
-    images, masks = blobs()
+    _, masks = draw_ellipses()
     images = [np.repeat((mask * 25).astype(np.uint8)[..., None], 3, 2) for mask in masks]
     video = write_video(tmp_path / "v", images, masks)
-    clips = VideoClips([VideoSet("", [video], smallest_crop=0.95)], CONSTANT, 64, seed=3)
-    seen = []
+    clips = VideoClips([VideoSet("", [video], min_crop_area=0.95)], CONSTANT, 64, seed=3)
+    is_3_first = []
     for epoch in range(60):
         sample = clips[epoch, 0]
         if sample.num_objects == 2:
             grey = sample.images[0, 0].float()
             one, two = (grey[sample.labels[0] == o].median().item() for o in (1, 2))
             assert sorted((one, two)) == [75, 225]  # labels 3 and 9
-            seen.append(one == 75)
-    assert len(seen) > 30
-    assert 0.3 < np.mean(seen) < 0.7
+            is_3_first.append(one == 75)
+    assert len(is_3_first) > 30
+    assert 0.3 < np.mean(is_3_first) < 0.7
 
 
-def test_crops_are_those_of_torchvision() -> None:
+def test_crops_are_distributed_as_in_torchvision() -> None:
     rng = np.random.default_rng(0)
     areas, ratios = [], []
     for _ in range(2000):
@@ -224,23 +224,21 @@ def test_crops_are_those_of_torchvision() -> None:
     assert max(areas) > 0.97
     assert 0.74 < min(ratios) < 0.77
     assert 1.3 < max(ratios) < 1.34
-    # Where none fits, the largest in the middle.
+    # If no crop fits, the largest one in the centre is taken.
     assert draw_crop(rng, 10, 1000, 0.9) == (0, (1000 - 13) // 2, 10, 13)
 
 
-def test_what_is_drawn_is_distributed_as_published(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_distributions_are_as_published(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     drawn: dict[str, list[Any]] = {"affine": [], "flip": [], "draw_colour": []}
     for name, calls in drawn.items():
         function = getattr(training_videos, name)
 
-        def watched(*args: Any, of: Any = function, kept: list[Any] = calls, **options: Any) -> Any:
-            kept.append((args, options))
-            return of(*args, **options)
+        def record(*args: Any, f: Any = function, calls: list[Any] = calls, **options: Any) -> Any:
+            calls.append((args, options))
+            return f(*args, **options)
 
-        monkeypatch.setattr(training_videos, name, watched)
-    images, masks = blobs()
+        monkeypatch.setattr(training_videos, name, record)
+    images, masks = draw_ellipses()
     video = write_video(tmp_path / "v", images, [np.full_like(mask, 1) for mask in masks])
     clips = VideoClips([VideoSet("", [video])], CONSTANT, 16, seed=0)
     num_clips = 300
@@ -268,41 +266,41 @@ def test_what_is_drawn_is_distributed_as_published(
     assert own.grey_probability == 0
 
 
-def test_small_objects_of_cluttered_videos() -> None:
-    def masks(*areas: int) -> list[np.ndarray]:
-        made = []
+def test_small_objects_are_skipped() -> None:
+    def make_masks(*areas: int) -> list[np.ndarray]:
+        masks = []
         for area in areas:
             mask = np.zeros((64, 64), np.uint8)
             mask.ravel()[:area] = 7
-            made.append(mask)
-        return made
+            masks.append(mask)
+        return masks
 
-    follow = training_videos._is_worth_following
-    assert not follow(7, masks(100, 0, 0))
-    assert follow(7, masks(101, 0, 399))
-    assert not follow(7, masks(101, 0, 400))
-    assert not follow(7, masks(900, 400, 0))
-    assert follow(7, masks(901, 900, 900))
+    is_large_enough = training_videos._is_large_enough
+    assert not is_large_enough(7, make_masks(100, 0, 0))
+    assert is_large_enough(7, make_masks(101, 0, 399))
+    assert not is_large_enough(7, make_masks(101, 0, 400))
+    assert not is_large_enough(7, make_masks(900, 400, 0))
+    assert is_large_enough(7, make_masks(901, 900, 900))
 
 
-def test_an_empty_first_frame_is_drawn_again_and_then_taken(tmp_path: Path) -> None:
-    images, masks = blobs(6)
+def test_empty_first_frames_are_drawn_again_a_few_times(tmp_path: Path) -> None:
+    images, masks = draw_ellipses(6)
     masks[:3] = [np.zeros_like(masks[0])] * 3
     video = write_video(tmp_path / "v", images, masks)
     clips = VideoClips([VideoSet("", [video])], JumpSchedule([1], [], 1), 32, seed=0)
-    shown = [bool(clips[epoch, 0].labels[0].any()) for epoch in range(30)]
-    assert np.mean(shown) > 0.85
+    is_visible = [bool(clips[epoch, 0].labels[0].any()) for epoch in range(30)]
+    assert np.mean(is_visible) > 0.85
     empty = write_video(tmp_path / "e", images, [np.zeros_like(masks[0])] * 6)
     sample = VideoClips([VideoSet("", [empty])], CONSTANT, 32)[0, 0]
     assert sample.num_objects == 1
     assert not sample.labels.any()
 
 
-# What goes wrong
+# Errors
 
 
-def test_masks_that_are_refused(tmp_path: Path) -> None:
-    images, masks = blobs()
+def test_invalid_masks_are_rejected(tmp_path: Path) -> None:
+    images, masks = draw_ellipses()
     clips = VideoClips(
         [VideoSet("", [write_video(tmp_path / "a", images, [mask[:80] for mask in masks])])],
         CONSTANT,
@@ -312,14 +310,14 @@ def test_masks_that_are_refused(tmp_path: Path) -> None:
         clips[0, 0]
     masks[0][:] = np.arange(120)
     video = write_video(tmp_path / "b", images, [masks[0]] * 4)
-    clips = VideoClips([VideoSet("", [video], smallest_crop=0.9)], CONSTANT, 96)
+    clips = VideoClips([VideoSet("", [video], min_crop_area=0.9)], CONSTANT, 96)
     with pytest.raises(ValueError, match=r"mask .* has \d+ labels: it looks anti-aliased"):
         clips[0, 0]
 
 
-def test_videos_that_cannot_be_used(synthetic: Path, tmp_path: Path) -> None:
+def test_invalid_videos_are_rejected(synthetic: Path, tmp_path: Path) -> None:
     root = tmp_path / "BL30K"
-    images, masks = blobs(4)
+    images, masks = draw_ellipses(4)
     video = write_video(tmp_path / "v", images, masks)
     (root / "JPEGImages").mkdir(parents=True)
     (root / "Annotations").mkdir()
@@ -332,7 +330,7 @@ def test_videos_that_cannot_be_used(synthetic: Path, tmp_path: Path) -> None:
     for folder in ("JPEGImages", "Annotations"):
         for path in sorted((root / folder / "one").glob("*.png"))[2:]:
             path.unlink()
-    with pytest.raises(ValueError, match="holds no video of 3 or more annotated frames"):
+    with pytest.raises(ValueError, match="contains no video with 3 or more annotated frames"):
         find_bl30k(root)
     (root / "Annotations" / "two").mkdir()
     with pytest.raises(ValueError, match=r"video two has no folder .*JPEGImages"):

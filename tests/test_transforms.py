@@ -1,8 +1,10 @@
+"""Geometric and colour augmentation."""
+
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -33,6 +35,7 @@ MakeImage = Callable[[int, int], np.ndarray]
 
 
 def difference(a: np.ndarray, b: np.ndarray, margin: int = 0) -> int:
+    """Largest absolute difference, without a margin."""
     inside = slice(margin, -margin or None)
     return int(np.abs(a.astype(int) - b.astype(int))[inside, inside].max())
 
@@ -42,8 +45,8 @@ def disc(height: int, width: int, radius: float) -> np.ndarray:
     return (np.hypot(y - height * 0.55, x - width * 0.4) < radius).astype(np.uint8)
 
 
-def stray(image: np.ndarray, labels: np.ndarray) -> int:
-    """Pixels on which a thresholded image and a mask differ, further than 1 from a contour."""
+def count_mismatches(image: np.ndarray, labels: np.ndarray) -> int:
+    """Pixels where a thresholded image differs from a mask, apart from pixels at contours."""
     kernel = np.ones((3, 3), np.uint8)
     edge = cv2.dilate(labels, kernel) != cv2.erode(labels, kernel)
     return int(np.count_nonzero(((image > 127) != (labels > 0)) & ~edge))
@@ -52,7 +55,7 @@ def stray(image: np.ndarray, labels: np.ndarray) -> int:
 # Geometry
 
 
-def test_the_identity_changes_nothing(smooth_image: MakeImage) -> None:
+def test_identity(smooth_image: MakeImage) -> None:
     image, labels = smooth_image(*SIZE), disc(*SIZE, 20) * 9
     for displacement in (None, np.zeros((*SIZE, 2), np.float32)):
         assert difference(sample_image(image, np.eye(3), SIZE, displacement), image) == 0
@@ -62,7 +65,7 @@ def test_the_identity_changes_nothing(smooth_image: MakeImage) -> None:
 
 
 @pytest.mark.parametrize("width", [84, 61])
-def test_a_flip_is_exact(smooth_image: MakeImage, width: int) -> None:
+def test_flip_is_exact(smooth_image: MakeImage, width: int) -> None:
     image, labels = smooth_image(HEIGHT, width), disc(HEIGHT, width, 17)
     size = (HEIGHT, width)
     assert difference(sample_image(image, flip(width), size), image[:, ::-1]) == 0
@@ -70,7 +73,7 @@ def test_a_flip_is_exact(smooth_image: MakeImage, width: int) -> None:
     np.testing.assert_allclose(flip(width) @ flip(width), np.eye(3), atol=1e-12)
 
 
-def test_a_translation_moves_by_whole_pixels(smooth_image: MakeImage) -> None:
+def test_translation_by_whole_pixels(smooth_image: MakeImage) -> None:
     image = smooth_image(*SIZE)
     moved = sample_image(image, translation(5, -3), SIZE)
     assert difference(moved[:-3, 5:], image[3:, :-5]) == 0
@@ -79,21 +82,21 @@ def test_a_translation_moves_by_whole_pixels(smooth_image: MakeImage) -> None:
     assert not sample_labels(np.ones(SIZE, np.uint8), translation(5, -3), SIZE)[:, :5].any()
 
 
-def test_a_displacement_says_where_an_output_pixel_looks(smooth_image: MakeImage) -> None:
+def test_displacement_is_added_to_output_positions(smooth_image: MakeImage) -> None:
     image = smooth_image(*SIZE)
     shift = np.full((*SIZE, 2), (4, 7), np.float32)
-    seen = sample_image(image, np.eye(3), SIZE, shift)
-    assert difference(seen[:-7, :-4], image[7:, 4:]) == 0
-    # It is added in the output, before the matrix takes the place back to the source.
-    seen = sample_image(image, translation(-2, 0), SIZE, shift)
-    assert difference(seen[:-7, :-6], image[7:, 6:]) == 0
+    warped = sample_image(image, np.eye(3), SIZE, shift)
+    assert difference(warped[:-7, :-4], image[7:, 4:]) == 0
+    # It is added to the output position before the inverse matrix is applied.
+    warped = sample_image(image, translation(-2, 0), SIZE, shift)
+    assert difference(warped[:-7, :-6], image[7:, 6:]) == 0
 
 
 @pytest.mark.parametrize("scale", [0.9, 1.3])
-def test_affine_turns_about_the_middle(scale: float) -> None:
+def test_affine_keeps_the_centre(scale: float) -> None:
     matrix = affine(WIDTH, HEIGHT, degrees=17, scale=scale, shear=8)
-    middle = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2, 1])
-    np.testing.assert_allclose(matrix @ middle, middle, atol=1e-9)
+    centre = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2, 1])
+    np.testing.assert_allclose(matrix @ centre, centre, atol=1e-9)
     linear = matrix[:2, :2]
     assert np.linalg.det(linear) == pytest.approx(scale**2)
     assert math.degrees(math.atan2(linear[1, 0], linear[0, 0])) == pytest.approx(17)
@@ -101,14 +104,14 @@ def test_affine_turns_about_the_middle(scale: float) -> None:
     assert abs(90 - angle) == pytest.approx(8)
 
 
-def test_a_quarter_turn_is_exact(smooth_image: MakeImage) -> None:
+def test_rotation_by_90_degrees_is_exact(smooth_image: MakeImage) -> None:
     image = smooth_image(60, 60)
-    turned = sample_image(image, affine(60, 60, degrees=90), (60, 60))
-    assert difference(turned, np.rot90(image, -1)) <= 1
+    rotated = sample_image(image, affine(60, 60, degrees=90), (60, 60))
+    assert difference(rotated, np.rot90(image, -1)) <= 1
 
 
-def test_one_map_equals_step_by_step(smooth_image: MakeImage) -> None:
-    """What makes composing right: the product of matrices is one warp after the other."""
+def test_composed_matrix_equals_consecutive_warps(smooth_image: MakeImage) -> None:
+    """One warp with the product of the matrices equals one warp per matrix."""
     image = smooth_image(*SIZE)
     steps = [
         affine(WIDTH, HEIGHT, degrees=-13, scale=1.2, shear=7),
@@ -127,28 +130,26 @@ def test_one_map_equals_step_by_step(smooth_image: MakeImage) -> None:
     inside = cv2.erode(inside, np.ones((9, 9), np.uint8), borderValue=0) == 255
     assert inside.mean() > 0.3
     for displacement in (None, np.zeros((*SIZE, 2), np.float32)):
-        at_once = sample_image(image, product, SIZE, displacement)
-        assert np.abs(at_once.astype(int) - stepwise.astype(int))[inside].max() <= 6
-        assert np.abs(at_once.astype(int) - stepwise.astype(int))[inside].mean() < 1
+        composed = sample_image(image, product, SIZE, displacement)
+        assert np.abs(composed.astype(int) - stepwise.astype(int))[inside].max() <= 6
+        assert np.abs(composed.astype(int) - stepwise.astype(int))[inside].mean() < 1
 
 
-@pytest.mark.parametrize("spread", [0.0, 3.0])
-def test_a_warp_equals_pils(smooth_image: MakeImage, spread: float) -> None:
-    """PIL asks for the way back, from centre of pixel to centre of pixel."""
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_warp_equals_pil(smooth_image: MakeImage, offset: float) -> None:
+    """PIL takes the inverse matrix, with pixel centres at half-integers."""
     image = smooth_image(*SIZE)
-    matrix = translation(spread, 2) @ affine(WIDTH, HEIGHT, degrees=20, scale=1.4, shear=-10)
+    matrix = translation(offset, 2) @ affine(WIDTH, HEIGHT, degrees=20, scale=1.4, shear=-10)
     centres = translation(0.5, 0.5) @ matrix @ translation(-0.5, -0.5)
-    back = np.linalg.inv(centres)[:2].ravel().tolist()
+    inverse = np.linalg.inv(centres)[:2].ravel().tolist()
     pil = Image.fromarray(image).transform(
-        (WIDTH, HEIGHT), Image.Transform.AFFINE, back, Image.Resampling.BICUBIC
+        (WIDTH, HEIGHT), Image.Transform.AFFINE, inverse, Image.Resampling.BICUBIC
     )
     assert difference(sample_image(image, matrix, SIZE), np.array(pil), margin=16) <= 4
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.31, 0.12])
-def test_shrinking_keeps_its_place_and_does_not_alias(
-    smooth_image: MakeImage, factor: float
-) -> None:
+def test_downscaling_is_aligned_and_anti_aliased(smooth_image: MakeImage, factor: float) -> None:
     height, width = 403, 517
     image = smooth_image(height, width)
     image = cv2.GaussianBlur(image, (0, 0), 4 / factor)
@@ -157,12 +158,12 @@ def test_shrinking_keeps_its_place_and_does_not_alias(
     pil = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     assert difference(sample_image(image, matrix, size), np.array(pil), margin=2) <= 6
 
-    fine = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    ideal = np.array(Image.fromarray(fine).resize((size[1], size[0]), Image.Resampling.BICUBIC))
-    naive = cv2.warpAffine(fine, matrix[:2], (size[1], size[0]), flags=cv2.INTER_CUBIC)
-    ours = sample_image(fine, matrix, size)[2:-2, 2:-2]
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    ideal = np.array(Image.fromarray(noise).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    naive = cv2.warpAffine(noise, matrix[:2], (size[1], size[0]), flags=cv2.INTER_CUBIC)
+    result = sample_image(noise, matrix, size)[2:-2, 2:-2]
     if factor < 0.5:
-        assert ours.std() < (naive.std() + ideal.std()) / 2
+        assert result.std() < (naive.std() + ideal.std()) / 2
 
 
 @pytest.mark.parametrize("scale", [0.2, 0.45, 0.7, 1.0, 1.6])
@@ -181,13 +182,13 @@ def test_image_and_mask_move_together(
         matrix = translation(-width * scale / 2 + 56, -height * scale / 2 + 48)
         matrix = matrix @ scaling(scale, scale) @ own
         displacement = spline_displacement(rng, size) if has_spline else None
-        seen = sample_image(image, matrix, size, displacement)[..., 0]
+        warped = sample_image(image, matrix, size, displacement)[..., 0]
         mask = sample_labels(labels, matrix, size, displacement)
         assert 100 < mask.sum() < mask.size
-        assert stray(seen, mask) == 0
+        assert count_mismatches(warped, mask) == 0
 
 
-def test_labels_are_not_mixed() -> None:
+def test_labels_are_not_interpolated() -> None:
     labels = np.zeros(SIZE, np.uint8)
     labels[10:40, 10:40], labels[20:50, 35:70] = 3, 200
     rng = np.random.default_rng(0)
@@ -197,14 +198,14 @@ def test_labels_are_not_mixed() -> None:
     assert set(np.unique(warped)) == {0, 3, 200}
 
 
-# The spline
+# Spline
 
 
-def test_the_spline_goes_through_its_control_points() -> None:
-    """What lies at a moved point was at the point: the displacement there is known exactly."""
+def test_spline_passes_through_its_control_points() -> None:
+    """The displacement at a moved control point is known exactly."""
     size = (120, 168)
     height, width = size
-    errors, drawn = [], []
+    errors, displacements = [], []
     for seed in range(40):
         rng = np.random.default_rng(seed)
         points = rng.random((12, 2))
@@ -214,33 +215,33 @@ def test_the_spline_goes_through_its_control_points() -> None:
         assert displacement.dtype == np.float32
         x, y = moved[:, 0] * width - 0.5, moved[:, 1] * height - 0.5
         inside = (x > 12) & (x < width - 13) & (y > 12) & (y < height - 13)
-        places = np.stack([x, y], -1)[inside][None].astype(np.float32)
-        there = cv2.remap(displacement, places, np.empty(0), cv2.INTER_LINEAR)[0]
+        positions = np.stack([x, y], -1)[inside][None].astype(np.float32)
+        sampled = cv2.remap(displacement, positions, np.empty(0), cv2.INTER_LINEAR)[0]
         expected = ((points - moved) * (width, height))[inside]
-        errors.append(np.abs(there - expected))
-        drawn.append(there / (width, height))
+        errors.append(np.abs(sampled - expected))
+        displacements.append(sampled / (width, height))
     error = np.concatenate(errors)
-    assert error.mean() < 0.25  # of a pixel, where displacements are 3 of them
+    assert error.mean() < 0.25  # pixels; displacements are about 3 pixels
     assert np.percentile(error, 95) < 1
-    values = np.concatenate(drawn)
+    values = np.concatenate(displacements)
     assert values.std() == pytest.approx(0.02, rel=0.1)
     assert abs(values.mean()) < 0.003
 
 
-def test_the_spline_is_smooth_and_as_large_as_asked() -> None:
+def test_spline_is_smooth_and_scales_with_sigma() -> None:
     size = (120, 168)
-    spreads = []
+    deviations = []
     for seed in range(10):
         field = spline_displacement(np.random.default_rng(seed), size)
-        bend = max(np.abs(np.diff(field, 2, axis)).max() for axis in (0, 1))
-        assert bend < 0.5
-        spreads.append(field.std())
+        curvature = max(np.abs(np.diff(field, 2, axis)).max() for axis in (0, 1))
+        assert curvature < 0.5
+        deviations.append(field.std())
     larger = spline_displacement(np.random.default_rng(0), size, sigma=0.06)
-    assert larger.std() > 2 * spreads[0]
+    assert larger.std() > 2 * deviations[0]
     assert not spline_displacement(np.random.default_rng(0), size, sigma=0).round(3).any()
 
 
-def test_the_spline_is_drawn_anew() -> None:
+def test_spline_draws_depend_on_the_generator() -> None:
     rng = np.random.default_rng(0)
     first, second = (spline_displacement(rng, (48, 48)) for _ in range(2))
     again = spline_displacement(np.random.default_rng(0), (48, 48))
@@ -251,12 +252,12 @@ def test_the_spline_is_drawn_anew() -> None:
 # Colour
 
 
-class Fixed:
-    """Draws the values it was given."""
+class FixedDraws:
+    """Random generator that returns given values."""
 
-    def __init__(self, *values: float, chance: float = 1.0) -> None:
+    def __init__(self, *values: float, random: float = 1.0) -> None:
         self.values = [*values]
-        self.chance = chance
+        self.random_value = random
 
     def uniform(self, low: float, high: float) -> float:
         value = self.values.pop(0)
@@ -264,12 +265,12 @@ class Fixed:
         return value
 
     def random(self) -> float:
-        return self.chance
+        return self.random_value
 
 
-def colour(image: np.ndarray, *values: float, chance: float = 1.0) -> np.ndarray:
-    """The image with fixed brightness, contrast, saturation and turn of the hue."""
-    rng = cast(Any, Fixed(*values, chance=chance))
+def colour(image: np.ndarray, *values: float, random: float = 1.0) -> np.ndarray:
+    """Apply a fixed brightness, contrast, saturation and hue rotation to an image."""
+    rng = cast(np.random.Generator, FixedDraws(*values, random=random))
     matrix = draw_colour(rng, Jitter(0.3, 0.3, 0.3, 1, grey_probability=0.5), mean_of(image))
     return apply_colour(image, matrix)
 
@@ -278,52 +279,52 @@ def mean_of(image: np.ndarray) -> np.ndarray:
     return image.reshape(-1, 3).mean(0)
 
 
-def test_no_jitter_is_the_identity(smooth_image: MakeImage) -> None:
+def test_colours_without_jitter(smooth_image: MakeImage) -> None:
     image = smooth_image(*SIZE)
     matrix = draw_colour(np.random.default_rng(0), Jitter(), mean_of(image))
     np.testing.assert_allclose(matrix, np.eye(3, 4), atol=1e-9)
     assert difference(apply_colour(image, matrix), image) == 0
 
 
-def test_brightness_contrast_and_saturation_are_torchvisions(smooth_image: MakeImage) -> None:
+def test_brightness_contrast_and_saturation_equal_torchvision(smooth_image: MakeImage) -> None:
     image = smooth_image(*SIZE)
     tensor = torch.from_numpy(image).permute(2, 0, 1)
 
-    def of(adjusted: torch.Tensor) -> np.ndarray:
+    def to_array(adjusted: torch.Tensor) -> np.ndarray:
         return adjusted.permute(1, 2, 0).numpy()
 
     for factor in (0.8, 1.15):
-        bright = of(torchvision.adjust_brightness(tensor, factor))
+        bright = to_array(torchvision.adjust_brightness(tensor, factor))
         assert difference(colour(image, factor, 1, 1, 0), bright) <= 1
-        contrast = of(torchvision.adjust_contrast(tensor, factor))
+        contrast = to_array(torchvision.adjust_contrast(tensor, factor))
         assert difference(colour(image, 1, factor, 1, 0), contrast) <= 2
-        saturation = of(torchvision.adjust_saturation(tensor, factor))
+        saturation = to_array(torchvision.adjust_saturation(tensor, factor))
         assert difference(colour(image, 1, 1, factor, 0), saturation) <= 2
     all_three = torchvision.adjust_brightness(tensor, 0.8)
     all_three = torchvision.adjust_contrast(all_three, 1.2)
     all_three = torchvision.adjust_saturation(all_three, 0.7)
-    assert difference(colour(image, 0.8, 1.2, 0.7, 0), of(all_three)) <= 3
+    assert difference(colour(image, 0.8, 1.2, 0.7, 0), to_array(all_three)) <= 3
 
 
 def test_hue_keeps_grey_and_brightness(smooth_image: MakeImage) -> None:
     image = smooth_image(*SIZE) // 2 + 64  # no clipping
-    turned = colour(image, 1, 1, 1, 0.1)
-    assert difference(turned, image) > 15
+    rotated = colour(image, 1, 1, 1, 0.1)
+    assert difference(rotated, image) > 15
     weights = [0.299, 0.587, 0.114]
-    assert np.abs(turned @ weights - image @ weights).max() < 1.5
-    assert difference(colour(image, 1, 1, 1, 1), image) <= 1  # a whole turn
+    assert np.abs(rotated @ weights - image @ weights).max() < 1.5
+    assert difference(colour(image, 1, 1, 1, 1), image) <= 1  # a full rotation
     grey = np.repeat(image[..., :1], 3, 2)
     assert difference(colour(grey, 1, 1, 1, 0.3), grey) <= 2
 
 
 def test_grey_makes_the_channels_equal(smooth_image: MakeImage) -> None:
     image = smooth_image(*SIZE)
-    grey = colour(image, 1, 1, 1.2, 0.4, chance=0.1)
+    grey = colour(image, 1, 1, 1.2, 0.4, random=0.1)
     assert difference(grey[..., 0], grey[..., 1]) <= 1
     assert difference(grey[..., 0], grey[..., 2]) <= 1
     pil = np.array(Image.fromarray(image).convert("L"))
     assert difference(grey[..., 0], pil) <= 1
-    assert difference(colour(image, 1, 1, 1, 0, chance=0.9), image) <= 1
+    assert difference(colour(image, 1, 1, 1, 0, random=0.9), image) <= 1
 
 
 def test_draws_stay_in_their_ranges() -> None:
@@ -341,19 +342,19 @@ def test_draws_stay_in_their_ranges() -> None:
     assert 0.035 < np.mean(grey) < 0.065
 
 
-def test_composed_colour_is_one_after_the_other() -> None:
+def test_composed_colour_matrix() -> None:
     rng = np.random.default_rng(0)
     jitter = Jitter(0.1, 0.1, 0.1, 0.05)
     mean = np.array([90.0, 120, 140])
     first, second = (draw_colour(rng, jitter, mean) for _ in range(2))
     pixels = rng.uniform(0, 255, (50, 3))
     once = pixels @ first[:, :3].T + first[:, 3]
-    twice = once @ second[:, :3].T + second[:, 3]
-    both = compose_colour(first, second)
-    np.testing.assert_allclose(pixels @ both[:, :3].T + both[:, 3], twice, atol=1e-9)
+    expected = once @ second[:, :3].T + second[:, 3]
+    composed = compose_colour(first, second)
+    np.testing.assert_allclose(pixels @ composed[:, :3].T + composed[:, 3], expected, atol=1e-9)
 
 
-def test_colours_are_clipped_not_wrapped() -> None:
+def test_colours_are_clipped() -> None:
     image = np.array([[[250, 5, 128]]], np.uint8)
     brighter = np.eye(3, 4) * 2
     assert apply_colour(image, brighter).tolist() == [[[255, 10, 255]]]

@@ -1,4 +1,4 @@
-"""The check against the published implementations' answers, and that it can fail."""
+"""scripts/verify_reference.py: all files pass, and wrong probabilities fail."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORT = 2  # frames
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_network() -> Iterator[None]:
-    """The base network takes seconds to fill: once for all tests."""
+    """Build each base network once for all tests, which takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
         cached = functools.lru_cache(verify_reference.reference_network)
         patch.setattr(verify_reference, "reference_network", cached)
@@ -29,7 +29,7 @@ def _one_network() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder for .npz files, beside the names of the published tensors."""
+    """A folder for .npz files, and the names of the published tensors above it."""
     shutil.copy(HERE / "stcn_state_dict.json", tmp_path)
     (tmp_path / "inference").mkdir()
     return tmp_path / "inference"
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The published answer to two frames alone, and one network for all folders."""
+    """A file with the first two frames, and one network for all folders."""
     build = functools.partial(verify_reference.reference_network, HERE)
     monkeypatch.setattr(verify_reference, "reference_network", lambda _, system: build(system))
     rewrite(folder / "short.npz")
@@ -45,7 +45,7 @@ def short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def rewrite(path: Path, noise: float = 0, **changes: object) -> None:
-    """Write the first frames of a published answer, off by `noise` in one pixel."""
+    """Write the first frames of a file, with an error of `noise` in one pixel."""
     with np.load(HERE / "inference" / "davis_stcn_mem_every-5_top_k-20_90x150_k2.npz") as content:
         config = json.loads(str(content["config"]))
         prob = content["prob"][:, :SHORT].copy()
@@ -54,7 +54,7 @@ def rewrite(path: Path, noise: float = 0, **changes: object) -> None:
     np.savez(path, prob=prob, config=json.dumps(config))
 
 
-def test_the_published_answers_are_met(capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_reference_files_pass(capsys: pytest.CaptureFixture[str]) -> None:
     files = sorted((HERE / "inference").glob("*.npz"))
     assert {path.name.split("_")[1] for path in files} == {*METHODS}
     assert verify_reference.main([str(HERE / "inference")]) == 0
@@ -69,7 +69,7 @@ def test_the_published_answers_are_met(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize("noise", [0.01, -0.01, float("nan")])
-def test_another_answer_fails(
+def test_wrong_probabilities_fail(
     short: Path, noise: float, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rewrite(short.with_name("wrong.npz"), noise)
@@ -83,21 +83,19 @@ def test_another_answer_fails(
     assert summary == "1 passed, 1 failed, 0 skipped"
 
 
-def test_the_tolerance_decides(short: Path) -> None:
+def test_tolerance(short: Path) -> None:
     rewrite(short, noise=0.01)
     assert verify_reference.main([str(short.parent)]) == 1
     assert verify_reference.main([str(short.parent), "--tolerance", "0.02"]) == 0
 
 
-def test_another_setting_fails(short: Path) -> None:
-    """What is compared is what the file asks for: here the waves of another seed."""
+def test_wrong_setting_fails(short: Path) -> None:
+    """With another seed, the clip is another."""
     rewrite(short, seed=1)
     assert verify_reference.main([str(short.parent)]) == 1
 
 
-def test_an_unknown_system_is_skipped_by_name(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_system_is_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rewrite(folder / "other.npz", system="xmem")
     assert verify_reference.main([str(folder)]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -106,16 +104,16 @@ def test_an_unknown_system_is_skipped_by_name(
     ]
 
 
-def test_an_empty_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_empty_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for folder in (tmp_path, tmp_path / "absent"):
         assert verify_reference.main([str(folder)]) == 2
         assert f"there are no .npz files in {folder}" in capsys.readouterr().err
 
 
-def test_damaged_files_are_named(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = short.read_bytes()
-    for content in (whole[: len(whole) // 2], b"no archive", b""):
-        short.write_bytes(content)
+def test_error_names_a_damaged_file(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = short.read_bytes()
+    for damaged in (content[: len(content) // 2], b"no archive", b""):
+        short.write_bytes(damaged)
         assert verify_reference.main([str(short.parent)]) == 2
         assert f"error: {short} cannot be compared: " in capsys.readouterr().err
     rewrite(short, num_frames=SHORT + 1)
@@ -126,7 +124,9 @@ def test_damaged_files_are_named(short: Path, capsys: pytest.CaptureFixture[str]
     assert "oxford" in capsys.readouterr().err
 
 
-def test_missing_names_of_tensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_tensor_names_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rewrite(tmp_path / "lonely.npz")
     assert verify_reference.main([str(tmp_path)]) == 2
     assert "stcn_state_dict.json" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Video files as videos: exact frames in any order, upright, and through eval_generic.py."""
+"""Video files: exact frames in any order, rotation, and segmentation with eval_generic.py."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from datasets.video_file import VideoFile
 from util.masks import read_mask
 
 NUM_FRAMES, HEIGHT, WIDTH = 23, 64, 96
-# A turn by 90 degrees clockwise, as phones write it into the header of the track.
-TURN = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
+# Rotation by 90 degrees clockwise, as phones write it in the header of the track.
+ROTATION = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, HEIGHT << 16, 0, 1 << 30)
 
 
 def write_clip(path: Path, fps: float = 30) -> Path:
-    """Grey of 10 * frame number, with a white top left corner."""
+    """Write frames of grey value 10 * frame number, with a white top left corner."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (WIDTH, HEIGHT))
     assert writer.isOpened()
     for number in range(NUM_FRAMES):
@@ -47,18 +47,20 @@ def mask(tmp_path: Path) -> Path:
 
 
 def turned(clip: Path, path: Path) -> Path:
+    """Copy a clip with a rotation in its header."""
     content = bytearray(clip.read_bytes())
-    at = content.index(b"tkhd") + 4 + 40  # the matrix, in version 0 of the box
-    content[at : at + 36] = TURN
+    start = content.index(b"tkhd") + 4 + 40  # the matrix, in version 0 of the box
+    content[start : start + 36] = ROTATION
     path.write_bytes(content)
     return path
 
 
 def level(image: np.ndarray) -> float:
+    """Frame number that the grey value of an image encodes."""
     return float(np.median(image)) / 10
 
 
-def test_every_frame_is_there_once_in_any_order(clip: Path, mask: Path) -> None:
+def test_frames_in_any_order(clip: Path, mask: Path) -> None:
     video = VideoFile(clip, mask)
     assert len(video) == NUM_FRAMES
     assert video.size == (HEIGHT, WIDTH)
@@ -71,7 +73,7 @@ def test_every_frame_is_there_once_in_any_order(clip: Path, mask: Path) -> None:
     assert video.annotated_labels == {0: [7]}
 
 
-def test_a_turned_video_comes_upright(clip: Path, tmp_path: Path) -> None:
+def test_rotation_is_applied(clip: Path, tmp_path: Path) -> None:
     labels = np.zeros((WIDTH, HEIGHT), np.uint8)
     labels[40:60, 10:30] = 1
     Image.fromarray(labels).save(tmp_path / "mask.png")
@@ -79,7 +81,7 @@ def test_a_turned_video_comes_upright(clip: Path, tmp_path: Path) -> None:
     assert video.size == (WIDTH, HEIGHT)
     image = video[5].image
     assert image.shape == (WIDTH, HEIGHT, 3)
-    assert image[:14, -14:].mean() > 200, "the corner is at the top right now"
+    assert image[:14, -14:].mean() > 200, "the white corner must be at the top right"
     assert image[-14:, :14].mean() < 100
 
 
@@ -92,7 +94,7 @@ def test_masks_on_several_frames(clip: Path, tmp_path: Path) -> None:
     assert one_video(clip, tmp_path / "masks").annotated_labels == {0: [1], 9: [4]}
 
 
-def test_through_the_eval_script(
+def test_segmentation_with_eval_generic(
     clip: Path, mask: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -110,15 +112,15 @@ def test_through_the_eval_script(
     assert "1 videos were complete before" in capsys.readouterr().out
 
 
-def test_what_is_no_video(
+def test_invalid_files_are_rejected(
     clip: Path, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(ValueError, match="is no video that can be decoded: convert it to MP4"):
+    with pytest.raises(ValueError, match="cannot be decoded as a video: convert it to MP4"):
         VideoFile(tmp_path / "text.mp4", mask)
-    with pytest.raises(FileNotFoundError, match="there is no video"):
+    with pytest.raises(FileNotFoundError, match=r"video .*absent.mp4 does not exist"):
         one_video(tmp_path / "absent.mp4", mask)
-    with pytest.raises(FileNotFoundError, match="there is no mask"):
+    with pytest.raises(FileNotFoundError, match=r"mask .*absent.png does not exist"):
         one_video(clip, tmp_path / "absent.png")
     Image.new("L", (10, 10), 1).save(tmp_path / "small.png")
     with pytest.raises(ValueError, match="10x10"):
@@ -128,21 +130,21 @@ def test_what_is_no_video(
     assert "--video and --mask belong together" in capsys.readouterr().err
 
 
-def test_backwards_through_a_file_is_decoded_by_blocks(
+def test_reading_backwards_decodes_blocks(
     clip: Path, mask: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video = VideoFile(clip, mask)
     forwards = [video[index].image for index in range(NUM_FRAMES)]
     opened = []
-    plain_open = video_file._Decoder._open
+    original_open = video_file._Decoder._open
 
-    def count(decoder: video_file._Decoder) -> None:
+    def count_open(decoder: video_file._Decoder) -> None:
         opened.append(decoder)
-        plain_open(decoder)
+        original_open(decoder)
 
-    monkeypatch.setattr(video_file._Decoder, "_open", count)
+    monkeypatch.setattr(video_file._Decoder, "_open", count_open)
     monkeypatch.setattr(video_file, "_BLOCK_BYTES", 8 * forwards[0].nbytes)
     for index in range(NUM_FRAMES - 1, -1, -1):
         np.testing.assert_array_equal(video[index].image, forwards[index])
     assert len(opened) <= NUM_FRAMES // 8 + 2
-    np.testing.assert_array_equal(video[5].image, forwards[5])  # and forwards again
+    np.testing.assert_array_equal(video[5].image, forwards[5])  # forwards again

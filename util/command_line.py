@@ -1,4 +1,4 @@
-"""Command lines made from dataclasses: a field is a flag, and a wrong flag names the right one."""
+"""Command lines generated from dataclasses: each field is an option, in groups."""
 
 from __future__ import annotations
 
@@ -6,34 +6,41 @@ import argparse
 import dataclasses
 import difflib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+PLUGIN_HELP = (
+    "import this Python file first: it registers methods, memory policies or parts; repeatable "
+    "(docs/plugins.md)"
+)
+
 
 def option(
+    group: str,
     default: Any,
     help: str,
     *flags: str,
     only: tuple[str, ...] = (),
     methods: tuple[str, ...] = (),
 ) -> Any:
-    """A field with its help.
+    """Make a dataclass field that is an option.
 
     Args:
+        group: heading in --help.
+        help: what the option does, then its range or choices.
         flags: further names on the command line.
-        only: where it does something: names of eval scripts, or stages of training; everywhere if
-            empty.
-        methods: those that it does something in; all if empty.
+        only: eval scripts or training stages that use it; empty: all.
+        methods: methods that use it; empty: all.
     """
-    metadata = {"help": help, "flags": flags, "only": only, "methods": methods}
+    metadata = {"group": group, "help": help, "flags": flags, "only": only, "methods": methods}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 def flag_names(f: dataclasses.Field) -> list[str]:
-    """All names of a field on the command line."""
+    """List all names of an option on the command line."""
     return [f"--{f.name}", *f.metadata["flags"]]
 
 
@@ -41,45 +48,69 @@ def add_fields(
     parser: argparse.ArgumentParser,
     fields: Iterable[dataclasses.Field],
     owner: type,
-    presets: Mapping[str, Any] | None = None,
+    presets: Mapping[str, object] | None = None,
 ) -> None:
-    """One flag a field; what is not on the command line will be absent from the result."""
+    """Add an option for each field. Options that are not given are absent from the result.
+
+    Args:
+        owner: the dataclass of the fields.
+        presets: defaults that differ from those of the fields, for --help.
+    """
     types = get_type_hints(owner)
     defaults = {**vars(owner()), **(presets or {})}
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for f in fields:
-        default = defaults[f.name]
-        options: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS}
-        kind = types[f.name]
-        kind = next((k for k in get_args(kind) if type(None) in get_args(kind)), kind)
-        shown = " ".join(map(str, default)) if isinstance(default, list) else default
-        help_text = f.metadata["help"].replace("%", "%%")
-        if shown not in ("", False, None):
-            help_text += f" (default: {shown})"
-        options["help"] = help_text
-        if kind is bool:
-            options["action"] = "store_true"
-        elif get_origin(kind) is list:
-            options |= {"type": get_args(kind)[0], "nargs": "*", "metavar": "N"}
-        elif get_origin(kind) is Literal:
-            options |= {"choices": [c for c in get_args(kind) if c]}
-        else:
-            options |= {"type": kind, "metavar": kind.__name__.upper()}
-        parser.add_argument(*flag_names(f), **options)
+        name = f.metadata["group"]
+        if name not in groups:
+            groups[name] = parser.add_argument_group(name)
+        groups[name].add_argument(
+            *flag_names(f),
+            dest=f.name,
+            default=argparse.SUPPRESS,
+            help=_help_text(f, defaults[f.name]),
+            **_value_options(types[f.name]),
+        )
+
+
+def _help_text(f: dataclasses.Field, default: object) -> str:
+    text = f.metadata["help"].replace("%", "%%")
+    if default in ("", False, None, []):
+        return text
+    shown = " ".join(map(str, default)) if isinstance(default, list) else default
+    return f"{text} (default: {shown})"
+
+
+def _value_options(kind: Any) -> dict[str, Any]:
+    """Arguments of argparse for values of a type."""
+    kind = next((k for k in get_args(kind) if type(None) in get_args(kind)), kind)
+    if kind is bool:
+        return {"action": "store_true"}
+    if get_origin(kind) is list:
+        (item,) = get_args(kind)
+        if item is str:
+            return {"action": "append", "metavar": "FILE"}
+        return {"type": item, "nargs": "*", "metavar": "N"}
+    if get_origin(kind) is Literal:
+        return {"choices": [choice for choice in get_args(kind) if choice]}
+    return {"type": kind, "metavar": kind.__name__.upper()}
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes no abbreviations and points at the flag that was meant.
+    """An ArgumentParser without abbreviations that suggests the right option for a wrong one.
 
     Args:
-        others: flag -> what has it, for flags that are known elsewhere.
+        others: option -> commands that have it, for options of other commands.
     """
 
-    def __init__(self, *, others: Mapping[str, list[str]], **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
-        self._others = others
+    def __init__(
+        self, *, prog: str, description: str, others: Mapping[str, list[str]] | None = None
+    ) -> None:
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+        self._others = others or {}
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        parsed, unknown = self.parse_known_args(args, namespace)
+    def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parse a command line; wrong options exit with a sentence."""
+        parsed, unknown = self.parse_known_args(argv)
         if unknown:
             self.error(self._explain(unknown))
         return parsed
@@ -87,21 +118,28 @@ class Parser(argparse.ArgumentParser):
     def _explain(self, unknown: list[str]) -> str:
         flag = unknown[0].split("=")[0]
         if not flag.startswith("-"):
-            return f"{flag!r} belongs to no flag: write --flag value."
+            return f"{flag!r} belongs to no option: write --option value."
         if flag in self._others:
-            return f"{flag} does nothing in {self.prog}; it belongs to " + (
+            return f"{flag} does nothing in {self.prog}; it is an option of " + (
                 f"{', '.join(self._others[flag])}."
             )
         own = [name for name in self._option_string_actions if name.startswith("--")]
         names = [*own, *self._others]
-        # First what it abbreviates, since argparse elsewhere takes abbreviations.
+        # Unambiguous prefixes first: argparse accepts them by default.
         near = [name for name in names if name.startswith(flag)]
         near = near or difflib.get_close_matches(flag, names, n=1)
         if not near:
-            return f"{self.prog} has no flag {flag}: see --help for those it has."
+            return f"{self.prog} has no option {flag}: see --help."
         where = "" if near[0] in own else f" (of {self._others[near[0]][0]})"
-        return f"{self.prog} has no flag {flag}: did you mean {near[0]}{where}?"
+        return f"{self.prog} has no option {flag}: did you mean {near[0]}{where}?"
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: error: {message}\n")
         raise SystemExit(2)
+
+
+def script_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Make the parser of a command in scripts/ from the docstring of its module."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )

@@ -1,4 +1,4 @@
-"""Devices and precisions: found automatically, or as asked for."""
+"""Selection of devices and precisions, memory sizes, and mixed precision."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from pathlib import Path
 import torch
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container's own, on Linux
-# Of mallopt(3).
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # memory limit of a container on Linux
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # parameters of mallopt(3)
 PRECISIONS = ("auto", *_DTYPES)
 
 
 def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """`auto` takes CUDA, then MPS, then the CPU; a rank takes the GPU of its number.
+    """Select a device.
+
+    Args:
+        name: "auto" selects CUDA if available, else MPS, else the CPU.
+        local_rank: index of the GPU, for names without an index.
 
     Raises:
-        ValueError: the device asked for is not to be had here.
+        ValueError: the name is unknown, or the device is not available.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -34,7 +37,9 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"{name!r} is no device: use auto, cpu, cuda, cuda:0 or mps.") from error
+        raise ValueError(
+            f"{name!r} is not a device: use auto, cpu, cuda, cuda:0 or mps."
+        ) from error
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
@@ -42,45 +47,51 @@ def pick_device(name: str = "auto", local_rank: int = 0) -> torch.device:
     }
     if not available.get(device.type, False):
         raise ValueError(
-            f"There is no {device.type} device that torch {torch.__version__} can use on this "
-            "machine: leave --device at auto, or install a build of torch with it."
+            f"torch {torch.__version__} finds no {device.type} device on this machine: use "
+            f"--device auto, or install a build of torch that supports {device.type}."
         )
     if device.type == "cuda":
         index = local_rank if device.index is None else device.index
         if index >= torch.cuda.device_count():
             raise ValueError(
-                f"GPU {index} was asked for, but there are {torch.cuda.device_count()}: start no "
-                "more processes than GPUs (--nproc_per_node), or look at CUDA_VISIBLE_DEVICES."
+                f"There is no GPU {index}, torch finds {torch.cuda.device_count()}: start at most "
+                "one process per GPU (--nproc_per_node), or check CUDA_VISIBLE_DEVICES."
             )
         device = torch.device("cuda", index)
     return device
 
 
 def half_dtype(device: torch.device) -> torch.dtype:
-    """The half precision that suits a device: float16 on GPUs (as published), bfloat16 on CPUs."""
+    """Half precision of a device: float16 on GPUs (as published), bfloat16 on CPUs."""
     return torch.bfloat16 if device.type == "cpu" else torch.float16
 
 
 def pick_dtype(precision: str, device: torch.device, use_half: bool) -> torch.dtype:
-    """`auto` is the device's half precision where `use_half`, else float32.
+    """Select a precision by its name in PRECISIONS.
+
+    Args:
+        use_half: "auto" selects `half_dtype(device)` if true, else float32.
 
     Raises:
-        ValueError: no such precision.
+        ValueError: the name is unknown.
     """
     if precision == "auto":
         return half_dtype(device) if use_half else torch.float32
     if precision not in _DTYPES:
-        raise ValueError(f"{precision!r} is no precision: choose from {', '.join(PRECISIONS)}.")
+        raise ValueError(f"{precision!r} is not a precision: choose from {', '.join(PRECISIONS)}.")
     return _DTYPES[precision]
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak so far: what torch had allocated on a GPU (CUDA); elsewhere the resident
-    set of this process, Python and all libraries included."""
+    """Peak memory of this process so far, in bytes.
+
+    On CUDA, it is the memory that torch allocated on the GPU. Elsewhere, it is the resident set,
+    Python and all libraries included.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
-        # On Linux getrusage goes on from the peak of the process that started this one.
+        # On Linux, getrusage starts at the peak of the parent process; VmHWM does not.
         status = Path("/proc/self/status").read_text()
         return int(re.findall(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE)[0]) * 1024
     except (OSError, IndexError):
@@ -90,7 +101,7 @@ def peak_memory(device: torch.device) -> int:
 
 @functools.cache
 def total_memory(device: torch.device) -> int:
-    """Bytes that a device has, used ones included; on a CPU no more than its container may use."""
+    """Total memory of a device in bytes; on a CPU, at most the limit of the container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     if device.type == "mps":
@@ -98,16 +109,16 @@ def total_memory(device: torch.device) -> int:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return min(total, int(_CONTAINER_LIMIT.read_text()))
-    except (OSError, ValueError):  # none, or "max"
+    except (OSError, ValueError):  # no container, or a limit of "max"
         return total
 
 
 def tune(device: torch.device, exact: bool = False, benchmark: bool = False) -> None:
-    """Set up this process for inference on a device.
+    """Configure this process for inference on a device.
 
     Args:
-        exact: no TF32 in convolutions on GPUs, which is torch's default; for the whole process.
-        benchmark: cuDNN tries its algorithms first.
+        exact: disable TF32 in convolutions on GPUs, which torch enables by default.
+        benchmark: let cuDNN time its algorithms and select the fastest.
     """
     torch.backends.cudnn.benchmark = benchmark
     if exact:
@@ -117,11 +128,11 @@ def tune(device: torch.device, exact: bool = False, benchmark: bool = False) -> 
 
 
 def _keep_freed_memory() -> None:
-    """Have the C library keep what it frees for what comes next.
+    """Make the C library reuse freed memory instead of returning it to the system.
 
-    Otherwise glibc hands large arrays back to the system at every release and gets them as fresh
-    pages, which must be cleared: up to a tenth of a frame's time. What is kept is used again by
-    this process alone, and cannot be given back.
+    By default, glibc returns large arrays at every release and allocates them again as new pages,
+    which the system must clear: up to a tenth of a frame's time. The kept memory serves only this
+    process, and there is no way to return it.
     """
     change = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if change is not None:
@@ -130,15 +141,15 @@ def _keep_freed_memory() -> None:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
-    """Mixed precision around a forward pass; nothing for float32."""
+    """Enable mixed precision for a forward pass; no effect for float32."""
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
-    """Mixed precision off, within a forward pass."""
-    # MPS does not know autocast in the oldest torch we support, and "meta" has none.
+    """Disable mixed precision inside a forward pass."""
+    # The oldest supported torch has no autocast for MPS; the "meta" device has none at all.
     if device.type in ("mps", "meta") and not torch.is_autocast_enabled():
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

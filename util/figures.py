@@ -1,4 +1,4 @@
-"""Figures of matplotlib as files."""
+"""Writing matplotlib figures to files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from util.files import atomic_path
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = 100) -> None:
-    """Lay a figure out, write it as a PNG, whole or not at all, and close it."""
+    """Apply a tight layout, write the figure to a PNG atomically, and close it.
+
+    dpi: pixels per inch.
+    """
     try:
         figure.tight_layout()
         with atomic_path(path) as temporary:

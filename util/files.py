@@ -1,4 +1,4 @@
-"""Files that are whole or absent: writing through a temporary name beside the target."""
+"""Atomic writing of files, locking of folders, digests, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path | str, is_durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it into place when the block succeeds.
+    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
-    The parent folder is made. The temporary name keeps the suffix, since image and array writers
-    choose the format by it. What was at `path` stays untouched when the block raises.
+    The parent folder is made. The temporary name keeps the suffix, because image and array writers
+    select the format by it. If the block raises, an earlier file at `path` stays as it is.
 
     Args:
-        is_durable: have the disk hold it before it gets its name, for files that a power cut must
-            not cost; not worth the wait for files that are quickly made again.
+        is_durable: write the content to the disk before the rename, so that it survives a power
+            failure. This is slow; disable it for files that are quickly made again.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,22 +40,22 @@ def atomic_path(path: Path | str, is_durable: bool = True) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def claimed(folder: Path, patience: float = 0) -> Iterator[None]:
-    """Make a folder and keep other processes that claim it out, until the block or process ends.
+def lock_folder(folder: Path, timeout: float = 0) -> Iterator[None]:
+    """Make a folder and lock it until the block or the process ends.
 
-    Where the file system knows no locks, nobody is kept out.
+    On a file system without locks, this only makes the folder.
 
     Args:
-        patience: seconds to wait for another one to end. The workers of a process that was killed
-            hold its lock until they notice.
+        timeout: seconds to wait for another process. The workers of a killed process hold its lock
+            until they notice that it has ended.
 
     Raises:
-        ValueError: another process has claimed it.
-        OSError: it cannot be written.
+        ValueError: another process holds the lock.
+        OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not _lock(lock):
             if time.monotonic() >= deadline:
                 raise ValueError(
@@ -66,7 +66,7 @@ def claimed(folder: Path, patience: float = 0) -> Iterator[None]:
 
 
 def _lock(file: TextIO) -> bool:
-    """Whether nobody else holds the lock, which goes with the process."""
+    """Lock a file until it is closed; return False if another process holds the lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -76,14 +76,14 @@ def _lock(file: TextIO) -> bool:
     return True
 
 
-def write_json(path: Path | str, content: Any) -> None:
-    """Write values as JSON, whole or not at all; what JSON does not know is written as text."""
+def write_json(path: Path | str, content: object) -> None:
+    """Write JSON atomically; values of other types are written as text."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 digest of a file, in hexadecimal."""
+    """SHA-256 digest of a file, in hexadecimal."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(2**20):

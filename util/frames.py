@@ -1,4 +1,4 @@
-"""Frames of a video: what one is, where they come from, and decoding ahead in a thread."""
+"""Frames of a video, their sources, and prefetching in a background thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-_FRAMES_AHEAD = 4  # decoded before they are needed
+_FRAMES_AHEAD = 4  # frames decoded before they are needed
 
 FrameT = TypeVar("FrameT", covariant=True)
 
@@ -22,7 +22,7 @@ class Frame:
     index: int  # position in the video, from 0
     name: str  # file stem
     image: np.ndarray  # (h, w, 3) uint8 RGB
-    annotation: np.ndarray | None = None  # (h, w) uint8 labels of objects given here; 0 elsewhere
+    annotation: np.ndarray | None = None  # (h, w) uint8 labels of the annotated objects, else 0
     is_required: bool = True  # whether the output needs a mask of this frame
 
 
@@ -34,13 +34,13 @@ class FrameSource(Protocol[FrameT]):
 
 
 def prefetch(frames: FrameSource[FrameT], order: Iterable[int] | None = None) -> Iterator[FrameT]:
-    """Yield frames, decoded ahead of time in a background thread.
+    """Yield frames that a background thread decodes ahead of time.
 
     Args:
-        order: indices to yield; all in order by default.
+        order: indices to yield; by default all, in order.
 
     Raises:
-        Exception: whatever decoding a frame raises, at that frame.
+        Exception: any error of decoding a frame, raised in place of that frame.
     """
     pool = ThreadPoolExecutor(1)
     try:

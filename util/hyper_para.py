@@ -1,289 +1,312 @@
-"""Every knob, once: typed fields with a comment each; the command lines are made from them.
+"""Every option once: typed fields with a comment each. The command lines are generated from them.
 
-A value comes from, in this order: the field's default < the method's preset < the stage's preset
-< the command line. To change a default for good, edit it here.
+The order of precedence is: default < preset of the method < preset of the stage < command line. To
+change a default for good, edit it here; the presets are in util/presets.py. None stands for the
+value that was published for the method and the benchmark.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from util.command_line import option
+from util.command_line import PLUGIN_HELP, option
 
-CompileMode = Literal["", "default", "reduce-overhead", "max-autotune"]  # torch.compile's
+CompileMode = Literal["", "default", "reduce-overhead", "max-autotune"]  # of torch.compile
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+# The groups of --help.
+_run = partial(option, "run")
+_data = partial(option, "data")
+_method = partial(option, "method")
+_optimisation = partial(option, "optimisation")
+_memory = partial(option, "memory")
+_output = partial(option, "output")
+_machine = partial(option, "machine")
 
 
 @dataclass
 class TrainSettings:
-    """Settings of train.py."""
+    """Options of train.py."""
 
-    # --- what to train
-    id: str = option("", "name of the run: results go to <save_dir>/<id>")
-    method: str = option("stcn", "system to train: stcn, gsfm, qdmn, rde or imsfr")
-    size: Literal["base", "small", "tiny"] = option(
-        "base", "widths: base as published, small for laptops, tiny for tests"
+    id: str = _run("", "name of the run; results are written to <save_dir>/<id>")
+    method: str = _run("stcn", "method to train: stcn, gsfm, qdmn, rde, imsfr or a plugin's")
+    size: Literal["base", "small", "tiny"] = _run(
+        "base", "widths of the network: base as published, small for laptops, tiny for tests"
     )
-    stage: str = option(
+    stage: str = _run(
         "0",
-        "0 static images, 1 BL30K, 2 DAVIS and YouTube after stage 1, 3 the same after stage 0; or "
-        "several in turn, such as 03 or 012: run <id>_s0, then <id>_s03 from its weights",
+        "stage of the curriculum: 0 static images, 1 BL30K, 2 DAVIS and YouTube-VOS after stage 1, "
+        "3 the same after stage 0; or several in a row, such as 03 or 012, as the runs <id>_s0, "
+        "<id>_s03, each from the weights of the one before",
     )
-
-    # --- where from, where to
-    load_network: str = option("", "start from these weights, at iteration 0")
-    load_model: str = option(
+    load_network: str = _run("", "file of weights to start from, at iteration 0")
+    load_model: str = _run(
         "",
-        "resume the run of this <id>_checkpoint.pth; or auto: the newest good one of <id>, and a "
-        "new run where there is none",
+        "resume from this <id>_checkpoint.pth; auto takes the newest undamaged checkpoint of <id>, "
+        "or starts a new run if there is none",
     )
-    backbone_weights: str = option(
+    backbone_weights: str = _run(
         "imagenet",
         "initial weights of the backbones without --load_network: imagenet (downloaded by "
-        "torchvision) or none; or a .pth file of a ResNet for the key encoder, which replaces that "
-        "of --load_network",
+        "torchvision), none, or a .pth file of a ResNet for the key encoder, which "
+        "replaces that of --load_network",
     )
-    save_dir: str = option("saves", "folder of all runs")
+    save_dir: str = _run("saves", "folder of all runs")
+    plugin: list[str] = _run([], PLUGIN_HELP)
 
-    # --- data
-    static_root: str = option("data/static", "folder of the static image data sets", only=("0",))
-    bl_root: str = option("data/BL30K", "folder of BL30K", only=("1",))
-    davis_root: str = option(
-        "data/DAVIS", "folder of DAVIS, with 2017/trainval in it", only=("2", "3")
+    static_root: str = _data("data/static", "folder of the static image data sets", only=("0",))
+    bl_root: str = _data("data/BL30K", "folder of BL30K", only=("1",))
+    davis_root: str = _data(
+        "data/DAVIS", "folder of DAVIS, which contains 2017/trainval", only=("2", "3")
     )
-    yv_root: str = option(
-        "data/YouTube", "folder of YouTube-VOS, with train_480p in it", only=("2", "3")
+    yv_root: str = _data(
+        "data/YouTube", "folder of YouTube-VOS, which contains train_480p", only=("2", "3")
     )
-    davis_subset: str = option(
+    davis_subset: str = _data(
         "",
-        "text file with the names of the DAVIS videos to train on, instead of DAVIS' own "
+        "text file with the names of the DAVIS videos to train on; by default DAVIS' own "
         "ImageSets/2017/train.txt",
         only=("2", "3"),
     )
-    yv_subset: str = option(
-        "", "text file with the names of the YouTube videos to train on, not all", only=("2", "3")
+    yv_subset: str = _data(
+        "",
+        "text file with the names of the YouTube-VOS videos to train on; by default all",
+        only=("2", "3"),
     )
-    num_frames: int = option(3, "frames of a training clip")
-    crop_size: int = option(384, "side of the training clips in pixels, a multiple of 16")
-    jumps: list[int] = option(
+    num_frames: int = _data(3, "frames of a training clip, at least 3")
+    crop_size: int = _data(384, "side of the training clips in pixels, a multiple of 16")
+    jumps: list[int] = _data(
         [5, 10, 15, 20, 25, 5],
-        "most frames between neighbours of a clip (YouTube: a fifth, as every fifth frame is "
-        "annotated), one after the other",
+        "largest distance between neighbouring frames of a clip, one value after the other "
+        "(YouTube-VOS: a fifth of it, since every fifth frame is annotated)",
         only=("1", "2", "3"),
     )
-    davis_jumps: list[int] = option([], "the same for DAVIS, where it has its own", only=("2", "3"))
-    jump_fractions: list[float] = option(
+    davis_jumps: list[int] = _data([], "--jumps of DAVIS, if they differ", only=("2", "3"))
+    jump_fractions: list[float] = _data(
         [0.1, 0.2, 0.3, 0.4, 0.9],
-        "shares of the epochs after which the next of --jumps holds",
+        "shares of the epochs after which the next value of --jumps applies",
         only=("1", "2", "3"),
     )
 
-    # --- method
-    perturb_min: float | None = option(
+    perturb_min: float | None = _method(
         None,
-        "perturb the first mask, down to an IoU with the true one that is drawn from here: rde "
-        "remembers it so, qdmn's quality head learns from it besides (not published)",
+        "perturb the first mask to an IoU with the true mask drawn from [perturb_min, "
+        "perturb_max]: rde remembers the perturbed mask, qdmn's quality head also learns from it "
+        "(not published)",
         methods=("rde", "qdmn"),
     )
-    perturb_max: float | None = option(None, "the other end of that range", methods=("rde", "qdmn"))
-    klloss_weight: float = option(
-        10.0, "of the divergence of what a perturbed first mask leaves in memory", methods=("rde",)
+    perturb_max: float | None = _method(
+        None, "upper end of the range of --perturb_min", methods=("rde", "qdmn")
     )
-    decoder_f2_weight: float = option(
+    klloss_weight: float = _method(
         10.0,
-        "of the divergence of what the embedding gives in frame 2",
+        "weight of the KL divergence between memory values of the perturbed and the true first "
+        "mask",
+        methods=("rde",),
+    )
+    decoder_f2_weight: float = _method(
+        10.0,
+        "weight of the KL divergence between readouts of the embedding and of all frames, frame 2",
         only=("1", "2", "3"),
         methods=("rde",),
     )
-    decoder_f4_weight: float = option(
+    decoder_f4_weight: float = _method(
         10.0,
-        "of the divergence of what the embedding gives in frame 4",
+        "weight of the same divergence in frame 4",
         only=("1", "2", "3"),
         methods=("rde",),
     )
-    repeat: int = option(
-        0, "squeeze-and-excitation blocks in the memory's compressor", methods=("rde",)
+    repeat: int = _method(
+        0, "squeeze-and-excitation blocks in the compressor of memory frames", methods=("rde",)
     )
 
-    # --- optimisation
-    batch_size: int = option(8, "clips per process and pass", "-b")
-    global_batch: int = option(
+    batch_size: int = _optimisation(8, "clips per process and pass", "-b")
+    global_batch: int = _optimisation(
         0,
-        "clips per update, over all processes, whatever their number: each takes its share in "
-        "passes of at most --batch_size, whose gradients are summed; 0: one pass of --batch_size "
-        "on each process",
+        "clips per update over all processes: each takes its share, in passes of at most "
+        "--batch_size whose gradients are summed; 0: one pass of --batch_size per process",
     )
-    iterations: int = option(300_000, "updates of the run", "-i")
-    lr: float = option(1e-5, "learning rate of Adam")
-    backbone_lr: float = option(
+    iterations: int = _optimisation(300_000, "updates of the run", "-i")
+    lr: float = _optimisation(1e-5, "learning rate of Adam")
+    backbone_lr: float = _optimisation(
         1.0,
-        "learning rate of the key encoder's backbone as a multiple of --lr; 0 freezes it, which is "
-        "faster",
+        "learning rate of the key encoder's backbone as a multiple of --lr; 0 freezes the "
+        "backbone, which is faster",
     )
-    steps: list[int] = option([150_000], "iterations at which the learning rate is multiplied")
-    gamma: float = option(0.1, "what the learning rate is multiplied by at each of the steps")
-    weight_decay: float = option(1e-7, "L2 penalty of Adam")
-    start_warm: int = option(20_000, "until here every pixel counts in the loss")
-    end_warm: int = option(70_000, "from here only the hardest 15 % count")
-    seed: int = option(14159265, "seed of all random draws (a GPU may still add in another order)")
+    steps: list[int] = _optimisation(
+        [150_000], "iterations at which the learning rate is multiplied by --gamma"
+    )
+    gamma: float = _optimisation(0.1, "factor of the learning rate at each of --steps")
+    weight_decay: float = _optimisation(1e-7, "L2 penalty of Adam")
+    start_warm: int = _optimisation(20_000, "iteration up to which the loss includes every pixel")
+    end_warm: int = _optimisation(
+        70_000, "iteration from which the loss includes only the hardest 15 % of the pixels"
+    )
+    seed: int = _optimisation(
+        14159265, "seed of all random draws (sums on GPUs may still differ in rounding)"
+    )
 
-    # --- machine
-    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "auto: mixed, float16 on GPUs and bfloat16 on CPUs"
+    device: str = _machine("auto", "auto, cpu, cuda, cuda:1 or mps")
+    precision: Precision = _machine(
+        "auto", "auto is mixed precision, with float16 on GPUs and bfloat16 on CPUs"
     )
-    no_amp: bool = option(False, "float32 throughout, the same as --precision float32")
-    compile: bool = option(
-        False, "compile the network first (torch.compile): minutes at the start, then faster"
+    no_amp: bool = _machine(False, "train in float32, the same as --precision float32")
+    compile: bool = _machine(
+        False, "compile the network with torch.compile; the first iterations take minutes"
     )
-    num_workers: int = option(
-        min(8, os.cpu_count() or 1), "processes that load data, for each that trains"
+    num_workers: int = _machine(
+        min(8, os.cpu_count() or 1), "data loading processes of each training process"
     )
-    benchmark: bool = option(False, "let cuDNN try its algorithms first: faster, less reproducible")
+    benchmark: bool = _machine(
+        False, "let cuDNN benchmark its algorithms first: faster, less reproducible"
+    )
 
-    # --- watching, keeping
-    report_interval: int = option(100, "iterations between lines of the log")
-    image_interval: int = option(500, "iterations between sample images")
-    save_interval: int = option(
-        10_000, "iterations between saves: of the weights alone, and of a checkpoint to resume from"
+    report_interval: int = _output(100, "iterations between lines of the log")
+    image_interval: int = _output(500, "iterations between sample images")
+    save_interval: int = _output(
+        10_000, "iterations between saves of the weights and of a checkpoint to resume from"
     )
-    keep_last: int = option(3, "checkpoints kept; older ones go, their weights alone stay")
-    milestones: list[int] = option([], "iterations at which to save a checkpoint that never goes")
-    debug: bool = option(False, "report, draw and save every few iterations, to see that all works")
+    keep_last: int = _output(3, "number of checkpoints to keep; weights are never deleted")
+    milestones: list[int] = _output(
+        [], "iterations at which to save a checkpoint that is never deleted"
+    )
+    debug: bool = _output(False, "report, draw and save every few iterations, for a quick check")
 
 
 @dataclass
 class EvalSettings:
-    """Settings of the eval_*.py scripts; each script has those that do something in it."""
+    """Options of the eval_*.py scripts; each script has those that apply to it."""
 
-    # --- what to segment with, and where
-    model: str = option("saves/stcn.pth", "weights: our own, or published ones")
-    output: str = option("", "folder for the masks: <output>/<video>/<frame>.png")
-    davis_path: str = option(
+    model: str = _data("saves/stcn.pth", "file of weights: our own or published")
+    davis_path: str = _data(
         "data/DAVIS/2017",
-        "the folder with trainval/ and test-dev/ in it (DAVIS 2016: with 2016/ and 2017/ in it)",
+        "folder that contains trainval/ and test-dev/ (DAVIS 2016: that contains 2016/ and 2017/)",
         only=("davis", "davis_2016"),
     )
-    yv_path: str = option(
-        "data/YouTube", "the folder with valid/ and all_frames/ in it", only=("youtube",)
+    yv_path: str = _data(
+        "data/YouTube", "folder that contains valid/ and all_frames/", only=("youtube",)
     )
-    data_path: str = option(
+    data_path: str = _data(
         "data/generic",
-        "the folder with JPEGImages/<video>/ and Annotations/<video>/ in it",
+        "folder that contains JPEGImages/<video>/ and Annotations/<video>/",
         only=("generic",),
     )
-    video: str = option(
-        "", "one video instead of --data_path: a file, or a folder of frames", only=("generic",)
+    video: str = _data(
+        "", "one video instead of --data_path: a file or a folder of frames", only=("generic",)
     )
-    mask: str = option(
+    mask: str = _data(
         "",
-        "of --video: a mask of its first frame, or a folder of masks named like their frames (of a "
-        "file: by their numbers, as 00040.png); later masks correct the objects in them",
+        "mask of the first frame of --video, or a folder of masks named like their frames (for a "
+        "file: by frame number, as 00040.png); later masks correct objects",
         only=("generic",),
     )
-    direction: Literal["forwards", "backwards", "both"] = option(
+    direction: Literal["forwards", "backwards", "both"] = _data(
         "forwards",
-        "forwards from each mask; backwards from each to the start; or both, with the mean of two "
-        "passes between two masks. With the latter two every mask counts, as with --video",
+        "propagate forwards from each mask, backwards from each mask, or both ways with a weighted "
+        "mean between two masks; backwards and both use every mask, as --video does",
         only=("generic",),
     )
-    split: str = option(
+    split: str = _data(
         "val",
         "part of the data set: val, train or test-dev of DAVIS (2016 has no test-dev), valid or "
         "test of YouTube-VOS",
         only=("davis", "davis_2016", "youtube"),
     )
-    size: int = option(
+    size: int = _data(
         0,
-        "work at this shorter side in pixels and resize the masks back; 0 for the frames' own",
+        "resize frames to this shorter side in pixels, and masks back to the native size; 0 keeps "
+        "the native size",
     )
-    scales: list[float] = option(
+    scales: list[float] = _data(
         [1.0],
-        "multiples of that size to segment at, for the mean of their probabilities; with --size, "
-        "frames are brought to the largest first",
+        "test-time augmentation: segment at these multiples of the size and average the "
+        "probabilities; with --size, frames are first resized to the largest",
     )
-    flip: bool = option(False, "also segment the mirrored frames, for the mean of both")
+    flip: bool = _data(False, "test-time augmentation: also segment mirrored frames")
+    plugin: list[str] = _data([], PLUGIN_HELP)
 
-    # --- memory; what is left out is as the method was published for the data set
-    dataset: Literal["davis", "davis_2016", "youtube"] = option(
-        "davis", "whose published settings a method takes where it has several", only=("generic",)
+    # Options that are None take the published value of the method.
+    dataset: Literal["davis", "davis_2016", "youtube"] = _memory(
+        "davis", "benchmark whose published options apply", only=("generic",)
     )
-    memory: str = option(
-        "",
-        "what is remembered: every n-th frame, those of good quality (qdmn), all in one embedding "
-        "(rde), or a random part of every n-th for each read; docs/methods.md explains them",
-    )
-    top: int = option(
-        -1, "rows of memory that a position reads; 0 for all, -1 as the method was published"
-    )
-    no_top: bool = option(False, "the same as --top 0")
-    use_km: bool = option(
-        False, "weigh each row of memory by a Gaussian around the position that it fits best"
-    )
-    mem_every: int = option(0, "remember every n-th frame; 0: as the method was published")
-    mem_capacity: int | None = option(
+    memory: str | None = _memory(
         None,
-        "frames that memory holds at most, the first one and all others counted; 0: any number",
+        "memory policy: every_n (every n-th frame), quality (frames of good quality, qdmn), sam "
+        "(one embedding, rde), isogenous (a random sample of every n-th frame) or a plugin's; "
+        "docs/memories.md",
     )
-    mem_half: bool = option(
-        False, "keep values in memory in float16, even of a float32 network: 0.5 to 0.75 as large"
+    top: int | None = _memory(None, "number of memory rows that a position reads; 0 reads all")
+    no_top: bool = _memory(False, "read all memory rows, the same as --top 0")
+    use_km: bool = _memory(
+        False, "weight each memory row by a Gaussian around its best-matching position"
     )
-    include_last: bool = option(
-        False, "(every_n, isogenous) also read the latest frame, remembered for one step"
+    mem_every: int | None = _memory(None, "store every n-th frame")
+    mem_capacity: int | None = _memory(
+        None, "largest number of frames in memory, the first one included; 0: unlimited"
     )
-    mode: str = option(
-        "", "(sam) which memory is read, such as stm, gt or compress: docs/methods.md has them all"
+    mem_half: bool = _memory(
+        False, "store values in float16 under a float32 network: 0.5 to 0.75 of the memory"
     )
-    quality_threshold: float | None = option(
-        None, "(quality) a frame is stored where its quality exceeds this share of the reference"
+    include_last: bool = _memory(
+        False, "(every_n, isogenous) also read the latest frame, stored for one step"
     )
-    quality_reference: Literal["", "annotation", "prediction"] = option(
-        "", "(quality) whose quality that is: of the annotated frame or of the first one after it"
+    mode: str | None = _memory(
+        None, "(sam) what a read sees, such as stm, gt or compress; docs/memories.md lists all"
     )
-    sample_from: int | None = option(
-        None, "(isogenous) all frames are read until more than so many are stored"
+    quality_threshold: float | None = _memory(
+        None, "(quality) store a frame if its quality exceeds this share of the reference, 0 to 1"
     )
-    sample_share: float | None = option(
-        None, "(isogenous) share of the stored frames that are drawn for each read"
+    quality_reference: Literal["annotation", "prediction"] | None = _memory(
+        None,
+        "(quality) the reference: quality of the annotated frame, or of the first predicted one",
     )
-    sample_keep: str = option(
-        "",
-        "(isogenous) stored frames always read, as Python's indices and slices, such as 1,-5: for "
-        "the second and the last five (with = where a minus comes first: --sample_keep=-5:)",
+    sample_from: int | None = _memory(
+        None, "(isogenous) read all frames until more than this number are stored"
     )
-    sample_seed: int | None = option(None, "(isogenous) seed of the draws")
+    sample_share: float | None = _memory(
+        None, "(isogenous) share of the stored frames that each read samples, in (0, 1]"
+    )
+    sample_keep: str | None = _memory(
+        None,
+        "(isogenous) stored frames that are always read, as Python indices and slices: 1,-5: is "
+        "the second and the last five (write --sample_keep=-5: if it starts with a minus)",
+    )
+    sample_seed: int | None = _memory(None, "(isogenous) seed of the samples")
 
-    # --- output
-    output_all: bool = option(
-        False, "write every frame, not the scored ones alone", only=("youtube",)
+    output: str = _output("", "folder of the masks, <output>/<video>/<frame>.png")
+    output_all: bool = _output(
+        False, "write every frame instead of the scored ones", only=("youtube",)
     )
-    overlay: bool = option(False, "also write <output>/<video>.mp4 with the masks drawn in")
-    save_probabilities: bool = option(
+    overlay: bool = _output(False, "also write <output>/<video>.mp4 with the masks drawn in")
+    save_probabilities: bool = _output(
         False,
-        "also write probabilities, <output>/<video>/scores/<frame>.npz, of which "
-        "scripts/merge_probabilities.py makes the mean of several runs",
+        "also write probabilities, <output>/<video>/probabilities/<frame>.npz, which "
+        "scripts/merge_probabilities.py averages over runs",
     )
 
-    # --- machine
-    device: str = option("auto", "auto, cpu, cuda, cuda:1 or mps")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", "auto: float32, or with --amp the device's half precision"
+    device: str = _machine("auto", "auto, cpu, cuda, cuda:1 or mps")
+    precision: Precision = _machine(
+        "auto", "auto is float32, or with --amp the half precision of the device"
     )
-    amp: bool = option(False, "half precision: float16 on GPUs, bfloat16 on CPUs")
-    exact: bool = option(
+    amp: bool = _machine(False, "half precision: float16 on GPUs, bfloat16 on CPUs")
+    exact: bool = _machine(
         False,
-        "float32, convolutions summed as torch does: none of Winograd's on CPUs, no TF32 on GPUs",
+        "float32 with torch's own convolutions: no Winograd convolutions on CPUs, no TF32 on GPUs",
     )
-    encode_batch: int = option(
-        0, "frames whose images are encoded at once, ahead of their turn; 0: as many as pay"
+    encode_batch: int = _machine(
+        0, "images to encode in one batch, ahead of their turn; 0 chooses automatically"
     )
-    compile: CompileMode = option(
-        "", "run the network through torch.compile in this mode; reduce-overhead has CUDA graphs"
+    compile: CompileMode = _machine(
+        "", "compile the network with this mode of torch.compile; reduce-overhead uses CUDA graphs"
     )
-    benchmark: bool = option(False, "let cuDNN try its algorithms first, where all sizes are alike")
+    benchmark: bool = _machine(
+        False, "let cuDNN benchmark its algorithms first; for videos of one size"
+    )
 
     @property
     def shorter_side(self) -> int | None:
-        """Of the frames as they are read, at the largest of the scales; None: as they are."""
+        """Shorter side that frames are resized to, the largest of the scales; None: native."""
         return round(self.size * max(self.scales)) or None

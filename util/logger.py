@@ -1,4 +1,4 @@
-"""What a training run tells: console and file log, progress bar, TensorBoard."""
+"""Logs of a training run: console, files, progress bar and TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from util.overlay import blend
 
 
 def make_logger(folder: Path | None) -> logging.Logger:
-    """A logger to the screen and to `<folder>/log.txt`; silent without a folder (other ranks)."""
+    """Make a logger that writes to stderr and to <folder>/log.txt.
+
+    Args:
+        folder: None disables the log, as in all processes but the main one.
+    """
     logger = logging.getLogger("train")
     logger.setLevel(logging.INFO)
     logger.propagate = False
@@ -37,7 +41,7 @@ def make_logger(folder: Path | None) -> logging.Logger:
 
 
 class Meter:
-    """Means over the iterations since the last report."""
+    """Sums over the iterations since the last log line."""
 
     def __init__(self) -> None:
         self.num_iterations = 0
@@ -45,14 +49,24 @@ class Meter:
         self.seconds_data = self.seconds_compute = 0.0
 
     def add(self, scalars: Mapping[str, torch.Tensor], data: float, compute: float) -> None:
-        """Of one iteration: scalars, seconds waiting for data, and seconds for the rest."""
+        """Add one iteration.
+
+        Args:
+            scalars: losses and statistics, each of shape ().
+            data: seconds spent waiting for data.
+            compute: other seconds.
+        """
         self.num_iterations += 1
         self.sums = {name: value + self.sums.get(name, 0) for name, value in scalars.items()}
         self.seconds_data += data
         self.seconds_compute += compute
 
     def means(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Means, from the sums (averaged over the processes, where there are several)."""
+        """Means over the iterations.
+
+        Args:
+            sums: `self.sums`, averaged over the processes.
+        """
         num = self.num_iterations
         return {
             **{name: total / num for name, total in sums.items()},
@@ -62,15 +76,16 @@ class Meter:
 
 
 class TrainLog:
-    """The main process's log of a run.
+    """Log of a run, written by the main process.
 
     Args:
-        folder: of the run: TensorBoard's files, log.txt and log.jsonl go there.
-        iterations: where the run ends; `start` where it begins.
+        folder: folder of the run, for TensorBoard's files, log.txt and log.jsonl.
+        start: first iteration.
+        iterations: last iteration.
     """
 
     def __init__(self, folder: Path, start: int, iterations: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and used here alone
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         self.logger = make_logger(folder)
         self.lines = _open_lines(folder / "log.jsonl", start)
@@ -85,11 +100,11 @@ class TrainLog:
         )  # fmt: skip
 
     def scalars(self, iteration: int, values: dict[str, float]) -> None:
-        """One line in the log, one point in every curve."""
+        """Write one line to the log and one point to each curve."""
         if sys.stderr.isatty():
-            sys.stderr.write("\r\033[K")  # clears the bar's line; its next update draws it below
+            sys.stderr.write("\r\033[K")  # clears the bar, which its next update draws again
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
-        self.logger.info("it %d  %s", iteration, text)
+        self.logger.info("iteration %d  %s", iteration, text)
         for name, value in values.items():
             self.writer.add_scalar(f"train/{name}", value, iteration)
         self.lines.write(json.dumps({"iteration": iteration, **values}) + "\n")
@@ -98,10 +113,12 @@ class TrainLog:
     def images(
         self, iteration: int, images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor
     ) -> None:
-        """A sheet of one clip: frames with true masks above, with predicted masks below.
+        """Write an image of one clip: ground truth in the first row, predictions in the second.
 
         Args:
-            images: (T, 3, H, W) uint8; labels: (T, H, W); logits: (T-1, O+1, H, W).
+            images: (T, 3, H, W) uint8.
+            labels: (T, H, W) ground truth.
+            logits: (T-1, O+1, H, W), of all frames but the first.
         """
         predicted = torch.cat([labels[:1].cpu(), logits.argmax(1).cpu().to(labels.dtype)])
         rows = [
@@ -121,7 +138,7 @@ class TrainLog:
         self.bar.update(iteration)
 
     def close(self) -> None:
-        """Finish the bar and the files."""
+        """Close the bar and the files."""
         self.bar.finish(dirty=True)
         self.writer.close()
         self.lines.close()
@@ -129,7 +146,7 @@ class TrainLog:
 
 
 def _open_lines(path: Path, start: int) -> TextIO:
-    """A JSON-lines log to add to, without what a killed run wrote after its last checkpoint."""
+    """Open a JSON-lines log for appending; delete lines after the checkpoint at `start`."""
     if path.exists():
         kept = [line for line in path.read_text().splitlines() if _is_before(line, start)]
         with atomic_path(path) as temporary:
@@ -140,5 +157,5 @@ def _open_lines(path: Path, start: int) -> TextIO:
 def _is_before(line: str, start: int) -> bool:
     try:
         return json.loads(line)["iteration"] <= start
-    except (ValueError, KeyError):  # cut when the run was killed
+    except (ValueError, KeyError):  # a truncated line of a killed run
         return False

@@ -1,4 +1,4 @@
-"""Mask files: reading label images strictly, and writing palette and grey PNGs."""
+"""Mask files: strict reading of label images, and writing of palette and grey PNGs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from PIL import Image
 from util.files import atomic_path
 from util.images import image_mode, load_image
 
-# Fewer thin in-between pixels than this can be a few strokes of a hand-drawn mask.
+# A hand-drawn mask may have fewer pixels than this with a label between those of its neighbours.
 MIN_BLENDED_PIXELS = 32
-# A 480p palette mask: level 3 takes 0.5 ms and 5 KB, 6 takes 1.1 ms and 3 KB, 9 takes 5 ms.
+# Time and size for a 480p palette mask: level 3 0.5 ms and 5 KB, level 6 1.1 ms and 3 KB, level 9
+# 5 ms.
 PNG_COMPRESSION = 3
 
 
 def _voc_palette() -> bytes:
-    """The PASCAL VOC colours: the bits of the label, three at a time, from the top bit down."""
+    """PASCAL VOC colours: three bits of the label set one bit each of red, green and blue."""
     colours = np.zeros((256, 3), np.uint8)
     labels = np.arange(256)
     for bit in range(8):
@@ -32,19 +33,19 @@ def _voc_palette() -> bytes:
 
 
 DAVIS_PALETTE: bytes = _voc_palette()
-COLOUR_MODES = ("RGB", "RGBA")  # of PIL
+COLOUR_MODES = ("RGB", "RGBA")  # modes of PIL
 
 
 @dataclass(frozen=True)
 class MaskImage:
-    """The labels of a mask file, and the colours they are shown in."""
+    """Labels and palette of a mask file."""
 
     labels: np.ndarray  # (H, W) uint8, 0 is background
     palette: bytes | None  # 768 bytes; None for grey masks
 
 
 def labels_of(labels: np.ndarray) -> list[int]:
-    """The non-zero values of an (H, W) uint8 array, ascending."""
+    """Non-zero values of an (H, W) uint8 array, ascending."""
     return [int(value) for value in np.flatnonzero(histogram(labels)) if value]
 
 
@@ -54,26 +55,28 @@ def read_mask(
     allow_empty: bool = False,
     palette: bytes = DAVIS_PALETTE,
 ) -> MaskImage:
-    """Read a mask file: its labels, and its palette where it has one.
+    """Read the labels of a mask file, and its palette if it has one.
 
-    Palette images: the indices are the labels. Grey images (8 bit, or 16 bit with values up to
-    255): the values are the labels. Bilevel images: 0 and 255. Colour images: where `palette`
-    holds every colour, its indices are the labels; else black is background and the other colours
-    are labelled 1, 2, ... in the order of (red, green, blue). In a colour image without black every
-    colour is an object. Fully transparent pixels are background in all of them. 255 is a label like
-    any other.
+    - Palette image: the labels are the indices.
+    - Grey image (8 bit, or 16 bit with values up to 255): the labels are the values.
+    - Bilevel image: the labels are 0 and 255.
+    - Colour image: the labels are the indices in `palette` if it contains all colours. Otherwise
+      black is background, and the other colours get labels 1, 2, ... in the order of (red, green,
+      blue). In an image without black, every colour is an object.
+
+    Fully transparent pixels are always background. 255 is an ordinary label.
 
     Args:
         path: a PNG, or another lossless image file.
-        size: the (H, W) the mask must have; None: any.
-        allow_empty: whether a mask without any object is fine.
-        palette: the colours known so far, 768 bytes; only colour images are looked up in it. The
-            masks of one video share the one that `colour_palette` finds.
+        size: expected size (H, W) of the mask; None allows any.
+        allow_empty: accept a mask without objects.
+        palette: colours for colour images, 768 bytes. All masks of a video share the palette from
+            `colour_palette`.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, is a JPEG, has another size than `size`, has no object, or
-            has values that betray interpolation or lossy compression (`_refuse_blends`).
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged or a JPEG, its size differs from `size`, it has no object,
+            or it was interpolated or compressed with losses (see `_check_interpolation`).
     """
     image = _open(path)
     if size is not None and (image.height, image.width) != tuple(size):
@@ -87,15 +90,15 @@ def read_mask(
     elif image.mode == "P":
         colours = image.getpalette("RGB")
         assert colours is not None, "a palette image has a palette"
-        # The colours a short palette leaves out are those of DAVIS: objects of other masks of the
-        # same video would be black otherwise.
+        # A short palette is completed with the DAVIS colours. Otherwise, objects of other masks of
+        # the same video would be black.
         labels = np.array(image)
         if "transparency" in image.info:
-            labels = _masked_by_alpha(path, labels, np.asarray(image.convert("RGBA"))[..., 3])
+            labels = _apply_alpha(path, labels, np.asarray(image.convert("RGBA"))[..., 3])
         mask = MaskImage(labels, bytes(colours) + DAVIS_PALETTE[len(colours) :])
     else:
         mask = MaskImage(_read_grey(path, image), None)
-    _refuse_blends(path, mask.labels)
+    _check_interpolation(path, mask.labels)
     if not allow_empty and not mask.labels.any():
         raise ValueError(
             f"mask {path} has no object, every pixel is background (0, black or transparent): "
@@ -105,9 +108,9 @@ def read_mask(
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (h, w) uint8 labels to `size` (H, W) with nearest-neighbour, pixel centres matched.
+    """Resize (h, w) uint8 labels to `size` (H, W) with nearest-neighbour and aligned pixel centres.
 
-    An object so small that it would vanish keeps one pixel.
+    A small object that would disappear keeps one pixel.
     """
     if labels.shape == tuple(size):
         return labels
@@ -121,7 +124,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def write_mask(path: Path, labels: np.ndarray, palette: bytes | None) -> None:
-    """Write (H, W) uint8 labels as a palette PNG, or as a grey one where `palette` is None."""
+    """Write (H, W) uint8 labels as a palette PNG, or as a grey PNG if `palette` is None."""
     assert labels.dtype == np.uint8
     assert labels.ndim == 2
     image = Image.fromarray(labels)
@@ -132,15 +135,16 @@ def write_mask(path: Path, labels: np.ndarray, palette: bytes | None) -> None:
 
 
 def colour_palette(paths: Iterable[Path]) -> bytes:
-    """The palette in which every colour mask among `paths` finds its colours.
+    """Palette that contains the colours of all colour masks of a video.
 
-    DAVIS_PALETTE where it holds them all, or where no mask is a colour image; else black and then
-    the colours of all the masks in order, so that a colour is the same object in all of them.
+    This is DAVIS_PALETTE if it contains all colours or no mask is a colour image. Otherwise it is
+    black, followed by the sorted colours of all masks, so that a colour is the same object in all
+    masks.
 
     Raises:
         FileNotFoundError: a file does not exist.
-        ValueError: a file cannot be read; there are more than 255 colours; or index masks stand
-            beside colour masks whose colours are not the DAVIS ones, so that no label is common.
+        ValueError: a file cannot be read, there are more than 255 colours, or the video has index
+            masks and also colour masks with other colours than DAVIS_PALETTE.
     """
     colour_masks: list[Path] = []
     index_masks: list[Path] = []
@@ -154,119 +158,129 @@ def colour_palette(paths: Iterable[Path]) -> bytes:
         return DAVIS_PALETTE
     if index_masks:
         raise ValueError(
-            f"mask {colour_masks[0]} is a colour image and mask {index_masks[0]} an index image: "
-            "which colour is which label is unknown; save all masks of the video as palette PNGs"
+            f"mask {colour_masks[0]} is a colour image and mask {index_masks[0]} an index image, "
+            "so the labels of the colours are unknown: save all masks of the video as palette PNGs"
         )
-    return _own_palette(colour_masks[0], colours)
+    return _new_palette(colour_masks[0], colours)
 
 
 def _open(path: Path) -> Image.Image:
     image = load_image(path, "mask")
     if image.format in ("JPEG", "MPO"):
         raise ValueError(
-            f"mask {path} is a JPEG, which changes the labels along edges: "
-            "save the mask as PNG from its source"
+            f"mask {path} is a JPEG, and its compression changes labels at edges: "
+            "save the original mask as PNG"
         )
-    if image.mode in ("L", "RGB") and "transparency" in image.info:  # one value or colour of them
+    if image.mode in ("L", "RGB") and "transparency" in image.info:  # one transparent value
         return image.convert("LA" if image.mode == "L" else "RGBA")
     return image
 
 
 def _read_grey(path: Path, image: Image.Image) -> np.ndarray:
-    """The values of a grey or bilevel image as (H, W) uint8."""
+    """Values of a grey or bilevel image, (H, W) uint8."""
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * 255
     if image.mode == "L":
         return np.array(image)
     if image.mode == "LA":
-        return _masked_by_alpha(path, np.asarray(image)[..., 0], np.asarray(image)[..., 1])
+        return _apply_alpha(path, np.asarray(image)[..., 0], np.asarray(image)[..., 1])
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 255:
             raise ValueError(
-                f"mask {path} has 16-bit values up to {values.max()}, labels go from 0 to 255: "
-                "number the objects anew and save it as an 8-bit PNG"
+                f"mask {path} has 16-bit values up to {values.max()}, but labels must be from 0 to "
+                "255: renumber the objects and save it as an 8-bit PNG"
             )
         return values.astype(np.uint8)
     raise ValueError(
-        f"mask {path} is an image of the kind {image.mode}: save it as a palette or grey PNG"
+        f"mask {path} has the image mode {image.mode}: save it as a palette or grey PNG"
     )
 
 
 def _read_colours(path: Path, image: Image.Image, palette: bytes) -> MaskImage:
     codes = _colour_codes(path, image)
     colours = set(np.unique(codes).tolist())
-    known = _palette_labels(palette)
-    if not colours <= known.keys():
-        palette = _own_palette(path, colours)
-        known = _palette_labels(palette)
+    label_of = _palette_labels(palette)
+    if not colours <= label_of.keys():
+        palette = _new_palette(path, colours)
+        label_of = _palette_labels(palette)
     ordered = np.array(sorted(colours))
-    labels_in_order = np.array([known[code] for code in ordered.tolist()], np.uint8)
-    return MaskImage(labels_in_order[np.searchsorted(ordered, codes)], palette)
+    ordered_labels = np.array([label_of[code] for code in ordered.tolist()], np.uint8)
+    return MaskImage(ordered_labels[np.searchsorted(ordered, codes)], palette)
 
 
 def _colour_codes(path: Path, image: Image.Image) -> np.ndarray:
-    """Every pixel's colour as one number, 0xRRGGBB; transparent pixels are black."""
+    """Colours of the pixels as numbers 0xRRGGBB, (H, W) int32; transparent pixels are black."""
     pixels = np.asarray(image).astype(np.int32)
     codes = pixels[..., 0] << 16 | pixels[..., 1] << 8 | pixels[..., 2]
     if image.mode == "RGBA":
-        return _masked_by_alpha(path, codes, pixels[..., 3].astype(np.uint8))
+        return _apply_alpha(path, codes, pixels[..., 3].astype(np.uint8))
     return codes
 
 
-def _masked_by_alpha(path: Path, values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """`values` where `alpha` is not 0; soft edges may hide in the alpha channel too."""
-    _refuse_blends(path, alpha)
+def _apply_alpha(path: Path, values: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Set values with alpha 0 to 0; interpolated alpha values raise a ValueError."""
+    _check_interpolation(path, alpha)
     return np.where(alpha > 0, values, 0).astype(values.dtype)
 
 
 def _palette_labels(palette: bytes) -> dict[int, int]:
-    """From colour code to label; the first of equal colours counts."""
+    """Labels by colour code; equal colours get the smallest label."""
     colours = np.frombuffer(palette, np.uint8).reshape(-1, 3).astype(int)
     codes = (colours[:, 0] << 16 | colours[:, 1] << 8 | colours[:, 2]).tolist()
     return {code: label for label, code in reversed(list(enumerate(codes)))}
 
 
-def _own_palette(path: Path, codes: set[int]) -> bytes:
-    """Black, then the other colours in order, filled up with DAVIS colours to 768 bytes.
+def _new_palette(path: Path, codes: set[int]) -> bytes:
+    """Palette of black, the other colours in ascending order, and DAVIS colours up to 768 bytes.
 
-    In this order a mixture of two colours has a label between theirs, as in grey masks.
+    In this order, a mixture of two colours has a label between theirs, as in grey masks.
     """
     ordered = sorted(codes - {0})
     if len(ordered) > 255:
         raise ValueError(
             f"mask {path} has {len(ordered)} different colours: it is a photograph, or it is "
-            "anti-aliased (resized with interpolation or saved as JPEG). Save it with "
-            "nearest-neighbour resizing as PNG, one colour for each object"
+            "anti-aliased (resized with interpolation or saved as JPEG). Resize it with "
+            "nearest-neighbour and save it as PNG with one colour for each object"
         )
     colours = b"".join(code.to_bytes(3, "big") for code in [0, *ordered])
     return colours + DAVIS_PALETTE[len(colours) :]
 
 
 def histogram(labels: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
-    """How many pixels each of the 256 values has; only those where `where` is non-zero."""
+    """Number of pixels of each label, (256,) int64.
+
+    Args:
+        labels: (H, W) uint8.
+        where: (H, W); pixels with value 0 are not counted. None counts all pixels.
+    """
     mask = None if where is None else where.astype(np.uint8)
     counts = cv2.calcHist([np.ascontiguousarray(labels)], [0], mask, [256], [0, 256])
     return counts.ravel().astype(np.int64)
 
 
-def _refuse_blends(path: Path, labels: np.ndarray) -> None:
-    """Refuse (H, W) uint8 labels that interpolation or lossy compression has touched.
+def _check_interpolation(path: Path, labels: np.ndarray) -> None:
+    """Check that (H, W) uint8 labels were neither interpolated nor compressed with losses.
 
-    Two signs, each with a rule that real masks stay far from:
+    There are two tests:
 
-    - Values that live only along edges. A value is suspicious when none of its pixels has a 3x3
-      neighbourhood of its own value, and either nearly all of its pixels (80 %) lie between a lower
-      and a higher neighbour, as blends do, or they fall apart into 4 or more pieces, as the noise
-      of JPEG does, and blends in a quantised palette. Two suspicious values that make up half of
-      all values are refused. A thin or tiny object is one piece and no blend, however many of them
-      there are; one ring of a single pixel around another object may be meant.
-    - Interpolated labels. Between objects 0 and 3 the values 1 and 2 are other objects', with
-      interiors elsewhere. Then contours between labels two or more apart seldom touch: they pass
-      through thin lines of a label in between. Refused where the pixels of such lines (in no
-      2x2 block of their label, of labels with an interior) outnumber half of the direct contacts.
-      On 561 hand-drawn masks (BSDS500, DAVIS) this share is at most 0.18. Of those with two or more
-      objects, interpolated by 0.5 to 3, it exceeds 0.5 in 63 % (at 0.7) to 99 % (from 1.2 on).
+    - Values that occur only along edges. A value is suspicious if none of its pixels has a 3x3
+      neighbourhood of the same value, and one of two conditions holds: 80 % of its pixels lie
+      between a lower and a higher neighbour, as in interpolation, or its pixels form 4 or more
+      components, as in JPEG noise or in a quantised palette. The mask is rejected if at least two
+      values, and at least half of all values, are suspicious. Thin and tiny objects are accepted,
+      since each is one component without blended pixels. A ring of one pixel around another object
+      is accepted, since it is only one value.
+    - Interpolated labels. Interpolation between labels 0 and 3 gives labels 1 and 2, which have
+      interiors elsewhere. Contours between labels that differ by two or more then rarely touch:
+      thin lines of a label in between separate them. The mask is rejected if the pixels of these
+      lines (in no 2x2 block of their label, labels with an interior only) exceed half of the
+      direct contacts. On 561 hand-drawn masks (BSDS500, DAVIS), the ratio is at most 0.18. After
+      interpolation by factors of 0.5 to 3, the ratio of masks with two or more objects exceeds 0.5
+      in 63 % (factor 0.7) to 99 % (factors from 1.2) of the cases.
+
+    Raises:
+        ValueError: the mask is rejected.
     """
     kernel = np.ones((3, 3), np.uint8)
     lowest, highest = cv2.erode(labels, kernel), cv2.dilate(labels, kernel)
@@ -281,13 +295,13 @@ def _refuse_blends(path: Path, labels: np.ndarray) -> None:
         suspicious = [
             value
             for value in thin
-            if num_between[value] >= 0.8 * total[value] or _num_pieces(labels == value) >= 4
+            if num_between[value] >= 0.8 * total[value] or _num_components(labels == value) >= 4
         ]
         if len(suspicious) >= max(2, num_values / 2):
             raise ValueError(
                 f"mask {path} has {num_values} different values, most of them only along edges: "
                 "it looks anti-aliased (resized with interpolation or saved as JPEG). "
-                "Save it with nearest-neighbour resizing as PNG, or threshold it first"
+                "Resize it with nearest-neighbour and save it as PNG, or threshold it first"
             )
 
     if np.count_nonzero(between) < MIN_BLENDED_PIXELS:
@@ -305,13 +319,14 @@ def _refuse_blends(path: Path, labels: np.ndarray) -> None:
         )
 
 
-def _num_pieces(selected: np.ndarray) -> int:
-    num_components, _ = cv2.connectedComponents(selected.astype(np.uint8), connectivity=8)
-    return num_components - 1
+def _num_components(mask: np.ndarray) -> int:
+    """Number of 8-connected components of an (H, W) bool mask."""
+    num_labels, _ = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return num_labels - 1
 
 
 def _in_blocks(labels: np.ndarray) -> np.ndarray:
-    """Whether each pixel lies in some 2x2 block of its own label, (H, W) bool."""
+    """Pixels that lie in a 2x2 block of their label, (H, W) bool."""
     corner = labels[:-1, :-1]
     uniform = (corner == labels[1:, :-1]) & (corner == labels[:-1, 1:]) & (corner == labels[1:, 1:])
     inside = np.zeros(labels.shape, bool)

@@ -1,4 +1,4 @@
-"""Masks drawn over images, and videos of them."""
+"""Overlays of masks on images, and overlay videos."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ CODECS = {".mp4": "mp4v", ".avi": "MJPG"}  # in the order of preference
 
 
 def blend(image: np.ndarray, labels: np.ndarray, palette: bytes, alpha: float = 0.5) -> np.ndarray:
-    """Tint each object with its palette colour and outline it, one pixel wide and opaque.
+    """Draw each object in its palette colour, with an opaque contour of one pixel.
 
-    image: (H, W, 3) uint8 RGB; labels: (H, W) uint8, 0 stays as it is; palette: 768 bytes, RGB
-    for each label; alpha: share of the colour inside an object, 0 to 1. Returns (H, W, 3) uint8.
-    The outline lies inside the object, also where two objects touch; the image's border has none.
+    The contour lies inside the object, also where two objects touch. There is no contour at the
+    border of the image.
 
-    Raises ValueError where shapes, types or alpha do not fit.
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8; background pixels (0) do not change.
+        palette: 768 bytes, RGB for each label.
+        alpha: opacity of the colour inside an object, 0 to 1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: a shape, type, palette or alpha is invalid.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(
@@ -31,7 +40,7 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: bytes, alpha: float = 
         )
     if labels.shape != image.shape[:2] or labels.dtype != np.uint8:
         raise ValueError(
-            f"The mask must be uint8 of the image's size {image.shape[:2]}; "
+            f"The mask must be uint8 and of the size of the image {image.shape[:2]}; "
             f"got {labels.shape} {labels.dtype}."
         )
     if len(palette) != 768:
@@ -47,7 +56,7 @@ def blend(image: np.ndarray, labels: np.ndarray, palette: bytes, alpha: float = 
 
 
 def contours(labels: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the object pixels that have another label above, below, left or right."""
+    """Object pixels with another label above, below, left or right, (H, W) bool."""
     edge = np.zeros(labels.shape, bool)
     vertical = labels[1:] != labels[:-1]
     horizontal = labels[:, 1:] != labels[:, :-1]
@@ -59,14 +68,20 @@ def contours(labels: np.ndarray) -> np.ndarray:
 
 
 class OverlayVideo:
-    """Writes a video frame by frame; the file appears under its name only when it is whole.
+    """Writer of a video, frame by frame; the file appears when it is complete.
 
-    `path` ends in .mp4 or .avi; where this machine's OpenCV cannot write mp4, an .avi takes its
-    place with a warning, and the attribute `path` says where the video is. size: (height, width)
-    of the frames; an odd side gets its last row or column twice, because OpenCV would cut it off
-    to reach an even size. fps: frames per second, rounded to what MPEG-4 can say: 3 decimals, fewer
-    from 65.5 on, and 0.01 at least.
+    Args:
+        path: file name that ends in .mp4 or .avi. If OpenCV cannot write mp4 on this machine, an
+            .avi is written with a warning; the attribute `path` is the file that is written.
+        size: (height, width) of the frames. An odd last row or column is duplicated, since OpenCV
+            would remove it to get an even size.
+        fps: frames per second, rounded to the precision of MPEG-4: 3 decimals, fewer from 65.5,
+            at least 0.01.
 
+    Raises:
+        ValueError: the name, size or frame rate is invalid, or OpenCV has no codec for it.
+
+    Example:
         with OverlayVideo("out/clip.mp4", (480, 854), fps=24) as video:
             video.write(blend(image, labels, palette))
     """
@@ -74,15 +89,15 @@ class OverlayVideo:
     def __init__(self, path: Path | str, size: tuple[int, int], fps: float) -> None:
         path = Path(path)
         if not str(path).isprintable():  # undecodable bytes crash OpenCV
-            raise ValueError(f"OpenCV cannot write a video named {str(path)!r}: rename it.")
+            raise ValueError(f"OpenCV cannot write a video with the name {str(path)!r}: rename it.")
         if path.suffix not in CODECS:
-            raise ValueError(f"A video's name must end in {' or '.join(CODECS)}; got {path}.")
+            raise ValueError(f"A video file must end in {' or '.join(CODECS)}; got {path}.")
         if min(size) < 1 or fps <= 0:
-            raise ValueError(f"{path} needs a size and a frame rate above 0; got {size}, {fps}.")
+            raise ValueError(f"{path} needs a size and a frame rate above 0; got {size} and {fps}.")
         self.size = size
-        self.fps = _rounded_rate(fps)
+        self.fps = _round_fps(fps)
         self._video_size = (size[0] + size[0] % 2, size[1] + size[1] % 2)
-        self.path = _writable(path, self._video_size, self.fps)
+        self.path = _writable_path(path, self._video_size, self.fps)
         self.num_frames = 0
 
     def __enter__(self) -> OverlayVideo:
@@ -92,16 +107,25 @@ class OverlayVideo:
         return self
 
     def write(self, image: np.ndarray) -> None:
-        """Append a frame, (H, W, 3) uint8 RGB. Raises ValueError where its size is another."""
+        """Append a frame.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: the size or type of the frame is wrong.
+        """
         if image.shape != (*self.size, 3) or image.dtype != np.uint8:
             raise ValueError(
                 f"Frame {self.num_frames} of {self.path} must be {(*self.size, 3)} uint8; "
                 f"it is {image.shape} {image.dtype}."
             )
-        # OpenCV drops frames of a wrong size and reports no failure: hence the checks.
+        # The check above is needed, since OpenCV silently drops frames of a wrong size.
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        below, right = (even - own for even, own in zip(self._video_size, self.size, strict=True))
-        self._writer.write(cv2.copyMakeBorder(bgr, 0, below, 0, right, cv2.BORDER_REPLICATE))
+        bottom, right = (
+            even - size for even, size in zip(self._video_size, self.size, strict=True)
+        )
+        self._writer.write(cv2.copyMakeBorder(bgr, 0, bottom, 0, right, cv2.BORDER_REPLICATE))
         self.num_frames += 1
 
     def __exit__(
@@ -114,29 +138,34 @@ class OverlayVideo:
         if error is not None:
             self._files.__exit__(kind, error, trace)
             return
-        with self._files:  # a failed check leaves no file behind, as an exception of the block does
-            self._check_whole()
+        with self._files:  # a failed check removes the temporary file
+            self._check_complete()
 
-    def _check_whole(self) -> None:
+    def _check_complete(self) -> None:
         if self.num_frames == 0:
-            raise ValueError(f"No frame was given for {self.path}, so no video was written.")
+            raise ValueError(f"The video {self.path} has no frames, so it was not written.")
         reader = cv2.VideoCapture(str(self._temporary))
         try:
-            written = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
+            num_frames = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
             height = int(reader.get(cv2.CAP_PROP_FRAME_HEIGHT))
             width = int(reader.get(cv2.CAP_PROP_FRAME_WIDTH))
         finally:
             reader.release()
-        wanted = (self.num_frames, *self._video_size)
-        if (written, height, width) != wanted:
+        expected = (self.num_frames, *self._video_size)
+        if (num_frames, height, width) != expected:
             raise ValueError(
-                f"{self.path} came out as {(written, height, width)} (frames, height, width) "
-                f"instead of {wanted}; is the disk full?"
+                f"{self.path} is incomplete: (frames, height, width) are "
+                f"{(num_frames, height, width)} instead of {expected}; check whether the disk is "
+                "full."
             )
 
 
-def _rounded_rate(fps: float) -> float:
-    """OpenCV makes a fraction of it, over a power of ten; MPEG-4 wants its numerator in 16 bits."""
+def _round_fps(fps: float) -> float:
+    """Round a frame rate so that MPEG-4 can store it.
+
+    OpenCV converts the rate to a fraction with a power of ten as denominator. MPEG-4 stores the
+    numerator in 16 bits.
+    """
     fps = min(max(fps, 0.01), 1000)
     return round(fps, max(decimals for decimals in range(4) if fps * 10**decimals < 2**16 - 1))
 
@@ -146,8 +175,12 @@ def _open(path: Path, size: tuple[int, int], fps: float) -> cv2.VideoWriter:
     return cv2.VideoWriter(str(path), codec, fps, (size[1], size[0]))
 
 
-def _writable(path: Path, size: tuple[int, int], fps: float) -> Path:
-    """`path`, or its .avi twin, whichever this OpenCV opens for writing."""
+def _writable_path(path: Path, size: tuple[int, int], fps: float) -> Path:
+    """Return `path`, or the same name with .avi if OpenCV cannot open `path` for writing.
+
+    Raises:
+        ValueError: OpenCV can write neither.
+    """
     for suffix in dict.fromkeys((path.suffix, ".avi")):
         with tempfile.TemporaryDirectory() as folder:
             writer = _open(Path(folder, f"probe{suffix}"), size, fps)
@@ -156,12 +189,12 @@ def _writable(path: Path, size: tuple[int, int], fps: float) -> Path:
         if is_open:
             if suffix != path.suffix:
                 warnings.warn(
-                    f"OpenCV cannot write {path.suffix} here; writing "
+                    f"OpenCV cannot write {path.suffix} on this machine; writing "
                     f"{path.with_suffix(suffix)} (Motion JPEG) instead.",
                     stacklevel=3,
                 )
             return path.with_suffix(suffix)
     raise ValueError(
         f"OpenCV can open neither mp4v nor MJPG for {path} at {size[0]} x {size[1]}; install "
-        f"opencv-python-headless, which brings its own codecs, or write masks only."
+        f"opencv-python-headless, which includes its codecs, or write masks only."
     )

@@ -1,4 +1,4 @@
-"""Padding to the network's stride, and back."""
+"""Padding of images to a multiple of the network's stride."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ STRIDE = 16
 
 
 def padding_of(height: int, width: int, stride: int = STRIDE) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) that bring a size to a multiple of `stride`.
+    """Padding (left, right, top, bottom) of a size to a multiple of `stride`.
 
-    Split evenly, the odd pixel at the end, as published.
+    Both sides get the same padding; an odd pixel goes to the right and to the bottom, as published.
     """
     extra_height, extra_width = -height % stride, -width % stride
     left, top = extra_width // 2, extra_height // 2
@@ -19,12 +19,12 @@ def padding_of(height: int, width: int, stride: int = STRIDE) -> tuple[int, int,
 
 
 def pad(tensor: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
-    """(..., H, W) -> (..., top + H + bottom, left + W + right), with zeros."""
+    """Pad with zeros: (..., H, W) -> (..., top + H + bottom, left + W + right)."""
     return F.pad(tensor, padding) if any(padding) else tensor
 
 
 def unpad(tensor: torch.Tensor, padding: tuple[int, int, int, int]) -> torch.Tensor:
-    """Undo `pad`; a view."""
+    """Undo `pad`; returns a view of the tensor."""
     left, right, top, bottom = padding
     height, width = tensor.shape[-2:]
     return tensor[..., top : height - bottom, left : width - right]

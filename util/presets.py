@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# method -> what differs from the defaults above.
+# method -> changes to the defaults of TrainSettings.
 METHOD_PRESETS: dict[str, dict[str, Any]] = {
     "stcn": {},
     "gsfm": {},
@@ -13,7 +13,7 @@ METHOD_PRESETS: dict[str, dict[str, Any]] = {
     "imsfr": {},
 }
 
-# When BL30K's jump falls back.
+# --jump_fractions of stage 1 (BL30K).
 _BL30K_FRACTIONS = [0.1, 0.2, 0.3, 0.4, 0.8]
 _QDMN_VIDEOS: dict[str, Any] = {
     "iterations": 150_000,
@@ -23,9 +23,9 @@ _QDMN_VIDEOS: dict[str, Any] = {
     "jump_fractions": [0.1, 0.2, 0.3, 0.4, 0.7, 0.9],
 }
 
-# (method, stage) -> what differs from the method's preset.
+# (method, stage) -> changes to the preset of the method.
 STAGE_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
-    ("stcn", "0"): {},  # the defaults above are its
+    ("stcn", "0"): {},  # the defaults
     ("stcn", "1"): {
         "batch_size": 4,
         "iterations": 500_000,
@@ -112,10 +112,10 @@ STAGE_PRESETS: dict[tuple[str, str], dict[str, Any]] = {
     ("imsfr", "3"): {"batch_size": 4, "iterations": 150_000, "steps": [125_000]},
 }
 
-# What --debug sets, where the command line does not.
+# Values that --debug sets, unless the command line does.
 DEBUG_PRESET: dict[str, Any] = {"report_interval": 5, "image_interval": 5, "save_interval": 50}
 
-# What of the above belongs to which --memory.
+# --memory -> its options.
 POLICY_OPTIONS: dict[str, tuple[str, ...]] = {
     "every_n": ("mem_every", "mem_capacity", "include_last"),
     "quality": ("mem_every", "mem_capacity", "quality_threshold", "quality_reference"),
@@ -126,12 +126,12 @@ POLICY_OPTIONS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-# method, or (method, --dataset) -> what an eval script does where the command line leaves it to the
-# method, which the checkpoint tells.
+# method, or (method, --dataset) -> published values of the options that are None. The checkpoint
+# determines the method.
 EVAL_METHOD_PRESETS: dict[str | tuple[str, str], dict[str, Any]] = {
     "stcn": {"memory": "every_n", "top": 20, "mem_every": 5},
     "gsfm": {"memory": "every_n", "top": 50, "mem_every": 3},
-    # 20 frames, the annotated one and the one before.
+    # 20 frames, the annotated frame and the previous frame.
     "qdmn": {"memory": "quality", "top": 50, "mem_every": 5, "mem_capacity": 22},
     ("qdmn", "youtube"): {
         "mem_capacity": 12,
@@ -150,7 +150,7 @@ EVAL_METHOD_PRESETS: dict[str | tuple[str, str], dict[str, Any]] = {
     ("imsfr", "youtube"): {"top": 20, "mem_every": 3, "sample_keep": "0:2,-5:"},
 }
 
-# eval script -> what differs from the defaults above.
+# eval script -> changes to the defaults of EvalSettings.
 EVAL_PRESETS: dict[str, dict[str, Any]] = {
     "davis": {},
     "davis_2016": {"davis_path": "data/DAVIS", "dataset": "davis_2016"},

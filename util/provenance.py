@@ -1,4 +1,4 @@
-"""What made a result: settings, command, git commit, versions, machine."""
+"""Provenance of results: settings, command, git commit, versions, machine."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import torch
 from util.files import atomic_path, write_json
 from util.hyper_para import EvalSettings, TrainSettings
 
-# Plain values that JSON and torch.save can hold; "settings" has the options of the run.
+# Plain values that JSON and torch.save can store; "settings" holds the options of the run.
 Record = dict[str, Any]
 
 _PACKAGES = ("torchvision", "numpy", "opencv-python-headless", "opencv-python", "pillow")
 
 
 def describe_run(settings: TrainSettings | EvalSettings) -> Record:
-    """A record of plain values that travels with every checkpoint and result."""
+    """Describe a run in plain values, which are stored with its checkpoints and results."""
     return {
         "settings": dataclasses.asdict(settings),
         "command": " ".join(sys.argv),
@@ -42,12 +42,16 @@ def describe_run(settings: TrainSettings | EvalSettings) -> Record:
     }
 
 
-def list_changes(then: Record, now: Record, ignored: Collection[str]) -> list[str]:
-    """A phrase for each value of `now` that was another one then, such as "lr was 1 and is 2"."""
+def list_changes(before: Record, now: Record, ignored: Collection[str]) -> list[str]:
+    """List the values of `now` that differ from `before`, such as "lr was 1 and is 2".
+
+    Args:
+        ignored: names to leave out.
+    """
     return [
-        f"{name} was {then.get(name)!r} and is {value!r}"
+        f"{name} was {before.get(name)!r} and is {value!r}"
         for name, value in now.items()
-        if name not in ignored and then.get(name) != value
+        if name not in ignored and before.get(name) != value
     ]
 
 
@@ -59,7 +63,7 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    """The processor's own name, where the system tells it."""
+    """Model name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -69,7 +73,11 @@ def _processor() -> str:
 
 
 def write_environment(folder: Path, record: Record, iteration: int) -> None:
-    """Add a start of a run to <folder>/environment.json, and what git has not: changes_<n>.diff."""
+    """Record one start of a training run.
+
+    This adds the record to <folder>/environment.json, and writes changes to tracked files into
+    <folder>/changes_<iteration>.diff.
+    """
     path = folder / "environment.json"
     starts = json.loads(path.read_text()) if path.exists() else []
     write_json(path, [*starts, {"iteration": iteration, **record}])
@@ -80,7 +88,7 @@ def write_environment(folder: Path, record: Record, iteration: int) -> None:
 
 
 def describe_changes() -> str:
-    """How tracked files differ from the commit, as a diff; empty outside git."""
+    """Diff of the tracked files against the commit; empty outside a git repository."""
     repository = _repository()
     if repository is None or not repository.is_dirty():
         return ""
@@ -88,7 +96,7 @@ def describe_changes() -> str:
 
 
 def describe_commit() -> str:
-    """Commit of this code base, `+changes` where files differ from it; empty outside git."""
+    """Commit of this code base, with `+changes` if files differ; empty outside a git repository."""
     repository = _repository()
     if repository is None:
         return ""
@@ -96,14 +104,14 @@ def describe_commit() -> str:
 
 
 def _repository() -> Any:
-    """This code base's git repository, where there is one with a commit, and git itself."""
+    """Git repository of this code base, if it has a commit and git is installed; else None."""
     try:
-        import git  # it fails to import on machines without the git program
+        import git  # fails without the git program
     except ImportError:
         return None
     try:
         repository = git.Repo(Path(__file__).resolve().parents[1])
-        repository.head.commit  # noqa: B018, a copy without a commit fails here
+        repository.head.commit  # noqa: B018, raises ValueError without a commit
     except (git.exc.InvalidGitRepositoryError, git.exc.NoSuchPathError, ValueError):
         return None
     return repository

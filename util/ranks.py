@@ -1,4 +1,4 @@
-"""The processes of a run that torchrun or torch.distributed.launch started."""
+"""Process ranks: join and leave the processes of torchrun or torch.distributed.launch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch.distributed.rendezvous import rendezvous
 
 from util.devices import pick_device
 
-_JOIN_SECONDS = 1800
+_JOIN_SECONDS = 1800  # timeout for all processes to start
 # Timeout while fast processes wait for slow ones.
 _EVALUATION_TIME = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the others."""
+    """Rank of this process and number of processes."""
 
     rank: int = 0
     local_rank: int = 0
@@ -31,12 +31,12 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process logs and saves."""
+        """Whether this is the main process, which logs and saves."""
         return self.rank == 0
 
 
 def started_ranks() -> Ranks:
-    """This process among those that torchrun or torch.distributed.launch started, if any."""
+    """Read the ranks that the launcher set in the environment; one process without a launcher."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Ranks()
     return Ranks(
@@ -47,11 +47,14 @@ def started_ranks() -> Ranks:
 
 
 def join_ranks(device_name: str = "auto", exchanges_on_cpu: bool = False) -> Ranks:
-    """Join the other processes that torchrun or torch.distributed.launch started, if any.
+    """Join the process group of the launcher; no effect without a launcher.
 
     Args:
-        exchanges_on_cpu: no tensors on GPUs will be exchanged, and processes may wait for each
-            other for days.
+        device_name: device of the run; see `pick_device`.
+        exchanges_on_cpu: the processes exchange no GPU tensors and may wait days for each other.
+
+    Raises:
+        ValueError: the device is not available, or a process did not join in time.
     """
     ranks = started_ranks()
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
@@ -62,23 +65,21 @@ def join_ranks(device_name: str = "auto", exchanges_on_cpu: bool = False) -> Ran
     store, rank, world_size = next(rendezvous("env://"))
     store = dist.PrefixStore(_agree_on_start(store, rank, world_size), store)
     backend = "nccl" if device.type == "cuda" and not exchanges_on_cpu else "gloo"
-    patience = _EVALUATION_TIME if exchanges_on_cpu else None
-    dist.init_process_group(
-        backend, store=store, rank=rank, world_size=world_size, timeout=patience
-    )
+    timeout = _EVALUATION_TIME if exchanges_on_cpu else None
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
     return ranks
 
 
 def _agree_on_start(store: dist.Store, rank: int, world_size: int) -> str:
-    """A name that the processes of this start share, and those of earlier ones do not.
+    """Agree on a name for this start that no earlier start of the run has used.
 
-    torchrun keeps its store when it restarts processes, with the addresses of those that died; new
-    processes that read them wait for the dead. How often a node has restarted is no name either:
-    each node counts for itself. So every process calls out under a name of its own, which the first
-    one answers with the name of the start until all have confirmed it.
+    torchrun keeps its store when it restarts processes. The store then holds the addresses of dead
+    processes, for which new ones would wait. The restart count is not a usable name, because each
+    node counts on its own. Therefore each process writes a random name of its own. The main process
+    answers it with the name of the start, until all processes have confirmed that name.
 
     Raises:
-        ValueError: some process did not come within half an hour.
+        ValueError: a process did not join within half an hour.
     """
     own = uuid.uuid4().hex
     deadline = time.monotonic() + _JOIN_SECONDS
@@ -95,7 +96,8 @@ def _agree_on_start(store: dist.Store, rank: int, world_size: int) -> str:
             if store.check([f"confirmed/{own}/{other}"]):
                 waiting.remove(other)
             elif store.check([f"hello/{other}"]):
-                # Perhaps of one that died: then nobody reads the answer, and a new call will come.
+                # This may be the name of a dead process. Then nobody reads the answer, and the new
+                # process will write another name.
                 store.set(f"welcome/{store.get(f'hello/{other}').decode()}", own)
         if waiting:
             _wait(deadline)
@@ -104,12 +106,14 @@ def _agree_on_start(store: dist.Store, rank: int, world_size: int) -> str:
 
 def _wait(deadline: float) -> None:
     if time.monotonic() > deadline:
-        raise ValueError("Not all processes have come: see what the others say, and start again.")
+        raise ValueError(
+            "Not all processes have started: read the messages of the others, and start again."
+        )
     time.sleep(0.02)
 
 
 def was_restarted() -> bool:
-    """Whether torchrun --max-restarts has started any of these processes again."""
+    """Whether torchrun --max-restarts has restarted any of the processes."""
     count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     return any_over_ranks([count > 0], torch.device(_exchange_device()))[0]
 
@@ -119,13 +123,13 @@ def _exchange_device() -> str:
 
 
 def leave_ranks() -> None:
-    """Undo `join_ranks`."""
+    """Leave the process group; no effect without one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
 
 def any_over_ranks(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """For each flag, whether it is set in any process; all processes get the same answer."""
+    """For each flag, whether it is set in any process; the result is the same in all processes."""
     if not dist.is_initialized():
         return [*flags]
     values = torch.tensor(flags, dtype=torch.float32, device=device)
@@ -137,7 +141,7 @@ ValueT = TypeVar("ValueT")
 
 
 def gather_over_ranks(value: ValueT) -> list[ValueT]:
-    """A value of each process (tensors on the CPU), in the order of the ranks, in every process."""
+    """Gather a value of each process (tensors on the CPU) in all processes, in order of rank."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -145,14 +149,17 @@ def gather_over_ranks(value: ValueT) -> list[ValueT]:
     return values
 
 
-def from_main(make: Callable[[], ValueT]) -> ValueT:
-    """What the main process makes of something, or the ValueError or OSError that it raises.
+def run_on_main(make: Callable[[], ValueT]) -> ValueT:
+    """Call a function in the main process only and return its result in all processes.
 
-    All processes must call it.
+    All processes must call this.
+
+    Raises:
+        ValueError: the function raised a ValueError or an OSError.
     """
     if not dist.is_initialized():
         return make()
-    made: list[Any] = [None, None]
+    made: list[Any] = [None, None]  # result, message of the error
     if dist.get_rank() == 0:
         try:
             made[0] = make()
@@ -164,17 +171,17 @@ def from_main(make: Callable[[], ValueT]) -> ValueT:
     return made[0]
 
 
-def same_over_ranks(value: Any) -> bool:
-    """Whether all processes have the same of something; all must call it."""
+def same_over_ranks(value: object) -> bool:
+    """Whether a value is equal in all processes; all processes must call this."""
     if not dist.is_initialized():
         return True
-    values: list[Any] = [None] * dist.get_world_size()
+    values: list[object] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return all(other == values[0] for other in values)
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over all processes."""
+    """Mean of a tensor over all processes."""
     if dist.is_initialized():
         values = values.clone()
         dist.all_reduce(values)

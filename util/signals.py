@@ -1,51 +1,54 @@
-"""A polite end: SIGTERM and Ctrl-C are remembered, and obeyed when the work at hand is done."""
+"""Graceful shutdown: SIGTERM and Ctrl-C end a run after its current iteration."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
-# What shells and schedulers know as "ended by SIGTERM" and "by Ctrl-C".
+# Exit statuses of shells and schedulers after SIGTERM and after Ctrl-C.
 STOPPED = 128 + signal.SIGTERM
 INTERRUPTED = 128 + signal.SIGINT
 
 
 class StopRequest:
-    """While it is entered, the first SIGTERM or SIGINT only sets `asked`; the second one raises
-    KeyboardInterrupt. In threads, which get no signals, it does nothing."""
+    """Context that records the first SIGTERM or SIGINT in `received`.
+
+    A second signal raises KeyboardInterrupt. In a thread other than the main one, which receives no
+    signals, the context does nothing.
+    """
 
     def __init__(self) -> None:
-        self.asked = 0  # number of the signal
-        self._before: dict[int, Any] = {}
+        self.received = 0  # number of the signal
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     @property
     def status(self) -> int:
-        """The exit status that says what ended the run; of a process that was not asked itself,
-        the one of SIGTERM."""
-        return INTERRUPTED if self.asked == signal.SIGINT else STOPPED
+        """Exit status of the run; that of SIGTERM if another process received the signal."""
+        return INTERRUPTED if self.received == signal.SIGINT else STOPPED
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._ask)
+                self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
             raise KeyboardInterrupt
-        self.asked = number
+        self.received = number
 
 
 def leave_signals_to_main() -> None:
-    """For worker processes: a scheduler signals all processes of a job, but the main one decides.
+    """Ignore SIGTERM and SIGINT in a worker process.
 
-    Workers end with it, as PyTorch's do when their parent is gone.
+    A scheduler signals all processes of a job, but only the main process decides when to end.
+    PyTorch's workers end with it.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

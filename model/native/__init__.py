@@ -1,8 +1,8 @@
-"""C++ for CPUs, compiled once for a machine at its first use (a second or two), and kept in
-the user's cache.
+"""C++ functions for CPUs.
 
-Where there is no compiler, or what it made does not compute what torch does, torch computes
-everything itself, and a warning says so once.
+They are compiled at their first use on a machine, in a second or two, and stored in the user's
+cache. If there is no compiler, or their results differ from torch's, torch's own functions are used
+instead, after one warning.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from util.files import sha256
 
 _FOLDER = Path(__file__).parent
-_SOURCES = ("winograd.cpp", "best_rows.cpp", "enlarge.cpp")
+_SOURCES = ("winograd.cpp", "best_rows.cpp", "upsample.cpp")
 _HEADERS = ("vectors.h",)
 _OPTIONS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 _COMPILERS = ("c++", "g++", "clang++")
@@ -32,21 +32,21 @@ _COMPILE_SECONDS = 300
 
 
 def build() -> ctypes.CDLL:
-    """The library for this machine: from the cache, or compiled now.
+    """Load the library for this machine from the cache; compile it if it is not there.
 
     Raises:
-        OSError, ValueError: it cannot be had, and why.
+        OSError, ValueError: it cannot be compiled or loaded.
     """
     if not sys.platform.startswith("linux"):
-        raise ValueError("they are built on Linux alone.")
+        raise ValueError("it supports Linux only.")
     name = f"native-{_fingerprint()}.so"
     try:
         path = _cache() / name
-        if not _is_whole(path):
+        if not _is_undamaged(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             _compile(path)
         return ctypes.CDLL(str(path))
-    except (OSError, RuntimeError):  # no cache to write to: for this process alone, then
+    except (OSError, RuntimeError):  # the cache cannot be written: compile for this process alone
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, name)
             _compile(path)
@@ -55,40 +55,44 @@ def build() -> ctypes.CDLL:
 
 def _compile(path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as name:
-        made = Path(name, path.name)
+        compiled = Path(name, path.name)
         sources = [str(_FOLDER / source) for source in _SOURCES]
-        command = [*_find_compiler(), *_OPTIONS, *sources, "-o", str(made)]
+        command = [*_find_compiler(), *_OPTIONS, *sources, "-o", str(compiled)]
         try:
             subprocess.run(
                 command, check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS
             )
         except subprocess.CalledProcessError as error:
             lines = error.stderr.splitlines()
-            said = (
+            messages = (
                 [line for line in lines if "error" in line]
                 or lines
-                or [f"it ends with {error.returncode}."]
+                or [f"exit code {error.returncode}."]
             )
-            raise ValueError(f"{command[0]} does not build them: {said[0].strip()}") from error
+            raise ValueError(f"{command[0]} cannot compile it: {messages[0].strip()}") from error
         except subprocess.TimeoutExpired as error:
             raise ValueError(f"{command[0]} took over {_COMPILE_SECONDS} s.") from error
-        _digest_of(path).write_text(sha256(made))
-        made.replace(path)  # at once, whatever other processes do
+        _digest_of(path).write_text(sha256(compiled))
+        compiled.replace(path)  # atomic, so that other processes never load an incomplete file
 
 
 def _find_compiler() -> list[str]:
-    """The command that compiles: the user's CXX, or what there is."""
-    asked = shlex.split(os.environ.get("CXX", ""))
-    if asked and shutil.which(asked[0]) is None:
-        raise ValueError(f"there is no {asked[0]}, which CXX names as the C++ compiler.")
-    found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
-    if not asked and found is None:
-        raise ValueError("there is no C++ compiler (install g++, or name one in CXX).")
-    return asked or [str(found)]
+    """Return the command of the C++ compiler: the environment variable CXX, or the first found."""
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    if chosen and shutil.which(chosen[0]) is None:
+        raise ValueError(
+            f"the environment variable CXX names {chosen[0]}, which is not on the PATH."
+        )
+    default = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
+    if not chosen and default is None:
+        raise ValueError(
+            "there is no C++ compiler: install g++, or set the environment variable CXX."
+        )
+    return chosen or [str(default)]
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a library is there as it was written: loading half of one kills the process."""
+def _is_undamaged(path: Path) -> bool:
+    """Return True if a library is as it was written: loading half of one kills the process."""
     try:
         return sha256(path) == _digest_of(path).read_text()
     except FileNotFoundError:
@@ -100,13 +104,20 @@ def _digest_of(path: Path) -> Path:
 
 
 def _cache() -> Path:
-    """Raises RuntimeError where the user has no home."""
+    """Return the folder for compiled libraries.
+
+    Raises:
+        RuntimeError: the user has no home folder.
+    """
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "vos"
 
 
 def _fingerprint() -> str:
-    """Of all that a compiled library depends on: homes are shared by machines of many kinds."""
+    """Hash everything that a compiled library depends on.
+
+    The CPU is part of it, since different machines can share one home folder.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -119,12 +130,12 @@ def _fingerprint() -> str:
 
 
 def declare(library: ctypes.CDLL, *functions: tuple[str, Any, list[Any]]) -> None:
-    """Tell ctypes of functions what they return and what they take."""
+    """Set result and argument types of functions: (name, result, arguments) each."""
     for name, result, arguments in functions:
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
 
 
 def pointer(tensor: torch.Tensor | None) -> int | None:
-    """Address of a tensor's first element; the caller sees to its layout."""
+    """Address of a tensor's first element; the caller ensures its layout. None stays None."""
     return None if tensor is None else tensor.data_ptr()

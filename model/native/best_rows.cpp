@@ -1,8 +1,8 @@
-// Which rows of memory are most similar to each query, without all similarities in memory at once.
+// Search for the memory rows that are most similar to each query, without storing all similarities.
 // best_rows.py calls it.
 //
-// Rows come in groups of kBlock. First the largest similarity of each group is found, then, of the
-// best groups alone, all similarities: the k best rows lie in the k best groups.
+// Groups have kBlock rows. First, the largest similarity of each group is computed, then all
+// similarities of the best groups: the k best rows are in the k best groups.
 
 #include <algorithm>
 #include <limits>
@@ -15,7 +15,7 @@ extern "C" {
 struct Rows {
   const float* key;     // (rows, channels)
   const float* offset;  // (rows,) or null
-  const float* query;   // (queries, channels), and rows up to a multiple of kRows that may be read
+  const float* query;   // (queries, channels), padded with rows to a multiple of kRows
   int64_t rows, channels, queries;
   double scale;
   int64_t threads;
@@ -48,10 +48,10 @@ extern "C" {
 // Rows of a group.
 int64_t rows_group() { return kBlock; }
 
-// Queries that the small matrix product takes.
+// Queries of one matrix product.
 int64_t rows_step() { return kRows; }
 
-// -> (queries, groups)
+// Largest similarity of each group, (queries, groups).
 void rows_maxima(const Rows* r, float* maxima) {
   const int64_t groups = (r->rows + kBlock - 1) / kBlock;
   const float scale = r->scale;
@@ -79,7 +79,7 @@ void rows_maxima(const Rows* r, float* maxima) {
             best = next > best ? next : best;
             sum += next;
           }
-          // Comparisons pass NaNs over: sums do not, so that broken memory shows.
+          // Comparisons skip NaN, but sums do not: NaN in the memory reaches the result.
           maxima[(q + i) * groups + group] = has_nan(sum) ? kNaN : largest(best);
         }
       }
@@ -88,7 +88,7 @@ void rows_maxima(const Rows* r, float* maxima) {
   }
 }
 
-// groups (queries, num) -> (queries, num, kBlock), minus infinity where there is no row.
+// groups (queries, num) -> similarities (queries, num, kBlock), -inf after the last row.
 void rows_scores(const Rows* r, const int64_t* groups, int64_t num, float* scores) {
 #pragma omp parallel for num_threads(r->threads) schedule(static)
   for (int64_t q = 0; q < r->queries; q++) {

@@ -1,4 +1,4 @@
-"""The rows of memory that are most similar to queries, on CPUs: see best_rows.cpp."""
+"""Search for the memory rows that are most similar to queries, on CPUs: see best_rows.cpp."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ class _Rows(ctypes.Structure):
 class BestRows:
     """The compiled functions.
 
+    Args:
+        library: from `build`.
+
     Raises:
-        ValueError: they do not compute what torch does.
+        ValueError: their results differ from torch's.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -38,12 +41,12 @@ class BestRows:
             ("rows_maxima", None, [call, address]),
             ("rows_scores", None, [call, address, whole, address]),
         )
-        self.group: int = self._functions.rows_group()  # rows
+        self.group: int = self._functions.rows_group()  # rows of a group
         self._step: int = self._functions.rows_step()
         self._check()
 
-    def suits(self, key: torch.Tensor) -> bool:
-        """Whether keys (N, CK) can be looked through."""
+    def supports(self, key: torch.Tensor) -> bool:
+        """Return True if channels, type and layout of keys (N, CK) are supported."""
         return key.dtype == torch.float32 and key.shape[1] % 16 == 0 and key.is_contiguous()
 
     def find(
@@ -54,24 +57,33 @@ class BestRows:
         scale: float,
         offset: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The top_k largest of scale * query_key @ key.T + offset in every row, and where they are.
+        """Find the top_k largest values of each row of scale * query_key @ key.T + offset.
 
         Args:
-            key: (N, CK) float32, of more than top_k groups of rows; query_key: (P, CK).
-            offset: (N,) float32.
+            key: (N, CK), float32, with more than top_k groups of rows.
+            query_key: (P, CK).
+            top_k: number of memory rows to find for each query.
+            scale: see Similarity.
+            offset: (N,), float32.
 
         Returns:
-            (P, top_k) both, in any order.
+            The values and their memory rows, both (P, top_k), in any order.
+
+        Raises:
+            ValueError: a shape, type or device does not match.
         """
         num_rows, channels = key.shape
         queries = query_key.shape[0]
         groups = -(-num_rows // self.group)
-        assert groups > top_k, "of so few rows, look at all"
+        assert groups > top_k, "too few rows to search by groups"
         if key.dtype != torch.float32 or {key.device.type, query_key.device.type} != {"cpu"}:
-            raise ValueError(f"Keys are float32 on the CPU; these are {key.dtype}, {key.device}.")
+            raise ValueError(
+                f"Keys must be float32 on the CPU; these are {key.dtype} on {key.device}."
+            )
         if query_key.shape[1] != channels or (offset is not None and len(offset) != num_rows):
             raise ValueError(
-                "Queries have the keys' channels, and there is an offset for each row."
+                f"Query keys {tuple(query_key.shape)} must have as many channels as keys "
+                f"{tuple(key.shape)}, and there must be one offset per key."
             )
         key = key.contiguous()
         query_key = F.pad(query_key.float(), (0, 0, 0, -queries % self._step)).contiguous()
@@ -80,14 +92,17 @@ class BestRows:
             pointer(key), pointer(offset), pointer(query_key), num_rows, channels, queries,
             scale, torch.get_num_threads(),
         )  # fmt: skip
-        maxima = torch.empty(queries, groups, dtype=torch.float32, device="cpu")
+        maxima = torch.empty(queries, groups, dtype=torch.float32, device="cpu")  # (P, groups)
         self._functions.rows_maxima(ctypes.byref(call), pointer(maxima))
         chosen = maxima.topk(top_k, sorted=False).indices.contiguous()  # (P, top_k)
-        scores = maxima.new_empty(queries, top_k * self.group)
-        self._functions.rows_scores(ctypes.byref(call), pointer(chosen), top_k, pointer(scores))
-        best, at = scores.topk(top_k, sorted=False)
+        similarities = maxima.new_empty(queries, top_k * self.group)
+        self._functions.rows_scores(
+            ctypes.byref(call), pointer(chosen), top_k, pointer(similarities)
+        )
+        best, at = similarities.topk(top_k, sorted=False)  # (P, top_k)
         rows = chosen.gather(1, at // self.group) * self.group + at % self.group
-        return best, rows.clamp_(max=num_rows - 1)  # where all else is minus infinity too
+        # The last group is filled up with -inf, which counts if all other values are -inf too.
+        return best, rows.clamp_(max=num_rows - 1)
 
     def _check(self) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -101,4 +116,4 @@ class BestRows:
         if not torch.allclose(expected.gather(1, rows), found, atol=1e-5) or not torch.allclose(
             expected.topk(3).values, found.sort(descending=True).values, atol=1e-5
         ):
-            raise ValueError("reads find the wrong rows.")
+            raise ValueError("the most similar rows differ from torch's.")

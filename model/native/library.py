@@ -1,4 +1,4 @@
-"""All that is compiled, where a machine can have it."""
+"""All C++ functions of this project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from model.native import build
 from model.native.best_rows import BestRows
-from model.native.enlarge import Enlarger
+from model.native.upsample import Upsampler
 from model.native.winograd import Winograd
 
 logger = logging.getLogger(__name__)
@@ -19,19 +19,22 @@ class Library(NamedTuple):
 
     winograd: Winograd
     best_rows: BestRows
-    enlarge: Enlarger
+    upsample: Upsampler
 
 
 @functools.cache
-def library() -> Library | None:
-    """What is compiled for this machine; None, with a warning, where it cannot be had."""
+def load_library() -> Library | None:
+    """Load the C++ functions, and compile them if needed.
+
+    Returns:
+        None, after a warning, if they cannot be compiled or their results differ from torch's.
+    """
     try:
-        made = build()
-        return Library(Winograd(made), BestRows(made), Enlarger(made))
+        compiled = build()
+        return Library(Winograd(compiled), BestRows(compiled), Upsampler(compiled))
     except (OSError, ValueError, RuntimeError) as error:
         logger.warning(
-            "torch computes without this project's C++, which takes up to three times as long on "
-            "a CPU: %s",
+            "The C++ code of this project is not used, so CPUs take up to three times as long: %s",
             error,
         )
         return None

@@ -1,5 +1,4 @@
-// What the kernels share: vectors of the machine, bfloat16, and the small matrix product in the
-// middle of everything.
+// Shared by all kernels: SIMD vectors, bfloat16, and a small matrix product.
 
 #pragma once
 
@@ -22,8 +21,8 @@ constexpr int kLanes = 8, kVectors = 2;
 #else
 constexpr int kLanes = 4, kVectors = 4;
 #endif
-constexpr int kBlock = kLanes * kVectors;  // channels out that a micro-kernel makes
-constexpr int kRows = 6;                   // and tiles
+constexpr int kBlock = kLanes * kVectors;  // output channels of one matrix product
+constexpr int kRows = 6;                   // rows of one matrix product
 
 typedef float Vector __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 typedef uint32_t Bits __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
@@ -44,7 +43,7 @@ inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = va
 inline void store(Half* to, Vector value) {
   const Bits bits = (Bits)value;
   const Bits rounded = bits + 0x7fff + ((bits >> 16) & 1);
-  const Bits result = value == value ? rounded : bits | 0x400000;  // NaNs stay NaNs
+  const Bits result = value == value ? rounded : bits | 0x400000;  // NaN stays NaN
   *reinterpret_cast<Halves*>(to) = __builtin_convertvector(result >> 16, Halves);
 }
 
@@ -69,7 +68,7 @@ inline void multiply(const float* in, int channels, const float* weight, float* 
 }
 
 #if defined(__AVX512BF16__)
-// The same, of pairs of channels: weight is (channels / 2, kBlock, 2).
+// The same in bfloat16, for pairs of channels: weight is (channels / 2, kBlock, 2).
 inline void multiply(const Half* in, int channels, const Half* weight, float* out) {
   __m512 sums[kRows][kVectors];
 #pragma GCC unroll 8

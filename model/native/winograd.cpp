@@ -1,12 +1,12 @@
 // 3x3 convolutions with a quarter of the multiplications: Winograd's F(4x4, 3x3) (Lavin and Gray,
 // Fast Algorithms for Convolutional Neural Networks, CVPR 2016). winograd.py calls it.
 //
-// The points are 0, +-1/sqrt(2), +-sqrt(2) and infinity: with them, unlike with Lavin and Gray's
-// 0, +-1, +-2, the result is about as exact as that of a direct convolution.
+// The interpolation points are 0, +-1/sqrt(2), +-sqrt(2) and infinity. With these, the result is
+// about as exact as that of a direct convolution; with Lavin and Gray's 0, +-1, +-2, it is not.
 //
-// A tile is 4x4 pixels of the result, from 6x6 of the input. For each of the 36 frequencies a
-// matrix product of (tiles, channels in) and (channels in, channels out) remains. Tensors are
-// channels-last; all vectors run along channels.
+// A tile is 4x4 pixels of the output and depends on 6x6 pixels of the input. For each of the 36
+// frequencies, there is one matrix product of (tiles, channels in) and (channels in, channels out).
+// Tensors are channels-last; all vectors run along channels.
 
 #include <omp.h>
 
@@ -17,11 +17,11 @@
 namespace {
 
 constexpr int kFrequencies = 36;
-constexpr int kPad = 16;  // floats, so that frequencies do not share cache sets
+constexpr int kPad = 16;  // floats between frequencies, which must not share cache sets
 
-inline Vector relu(Vector x) { return x < 0 ? Vector{} : x; }  // lets NaNs through
+inline Vector relu(Vector x) { return x < 0 ? Vector{} : x; }  // NaN stays NaN
 
-// One tile's input -> 6 values (B^T d); s and t are strides.
+// Input transform of 6 values, B^T d; s and t are strides.
 inline void spread(const Vector* d, int s, Vector* out, int t) {
   const float a = 0.70710678118654752f, b = 1.41421356237309505f;
   const Vector even1 = d[4 * s] - 2.0f * d[2 * s], odd1 = a * (d[3 * s] - 2.0f * d[s]);
@@ -34,7 +34,7 @@ inline void spread(const Vector* d, int s, Vector* out, int t) {
   out[5 * t] = d[s] - 2.5f * d[3 * s] + d[5 * s];
 }
 
-// 6 products -> 4 values of the result (A^T m).
+// Output transform of 6 products to 4 values, A^T m.
 inline void gather(const Vector* m, int s, Vector* out, int t) {
   const float a = 0.70710678118654752f, b = 1.41421356237309505f;
   const Vector even1 = m[s] + m[2 * s], odd1 = a * (m[s] - m[2 * s]);
@@ -51,20 +51,20 @@ int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to;
 
 extern "C" {
 
-// Of one convolution with padding 1; pointers are to float32 or bfloat16 as `is_half` says, save
-// for the bias and the scratch memory, which are float32. Tensors are channels-last.
+// Arguments of one convolution with padding 1. Tensors are channels-last; bfloat16 if `is_half`,
+// else float32. Bias and scratch memory are always float32.
 struct Convolution {
   const void* x;       // (batch, height, width, in)
   const void* weight;  // from winograd_pack
   const float* bias;   // (out,) or null
-  const void* add;     // like y, added ahead of the relu, or null
+  const void* add;     // shape of y, added before the ReLU, or null
   void* y;             // (batch, height, width, out)
-  float* scratch;      // of winograd_scratch's size
+  float* scratch;      // winograd_scratch() floats
   int64_t batch, height, width, in, out;
-  int64_t add_batch;  // of `add`: batch, or 1 where all of the batch share it
+  int64_t add_batch;  // batch of `add`; 1: shared by all
   int64_t relu_before, relu_after;
   int64_t is_half;         // tensors are bfloat16
-  int64_t multiplies_half; // so are the packed weights, and what they are multiplied with
+  int64_t multiplies_half; // so are packed weights and transformed input
   int64_t threads;
 };
 
@@ -72,18 +72,18 @@ struct Convolution {
 
 namespace {
 
-// How the work is cut. Where weights fit the cache, each thread takes its own tiles through all
-// steps. Where they do not, all threads share a panel of tiles and divide the channels out, so that
-// each weight is fetched once a panel.
+// How the work is divided. If the weights fit into the cache, each thread computes all steps of its
+// own tiles. Otherwise, all threads share a panel of tiles and divide the output channels, so that
+// each weight is loaded once per panel.
 struct Plan {
-  int64_t rows, columns, tiles, blocks;  // tiles of the image; kBlock's of channels out
+  int64_t rows, columns, tiles, blocks;  // tiles of the batch; blocks of kBlock output channels
   bool shares;
   int64_t part;    // tiles of a matrix product
-  int64_t panel;   // tiles whose input is transformed at a time
+  int64_t panel;   // tiles whose input is transformed at once
   int64_t spread;  // floats of one frequency of the transformed input
-  int64_t product; // of one of the product
-  int64_t owned;   // floats of scratch memory of each thread
-  int64_t shared;  // and of all
+  int64_t product; // floats of one frequency of the product
+  int64_t owned;   // floats of scratch memory per thread
+  int64_t shared;  // floats of scratch memory for all threads
 
   explicit Plan(const Convolution& c) {
     rows = (c.height + 3) / 4;
@@ -109,13 +109,13 @@ struct Plan {
   static constexpr int64_t kOwn = 24, kPanel = 138;
 };
 
-// T: of tensors; P: of matrix products.
+// T: type of the tensors. P: type of the factors of matrix products.
 template <typename T, typename P>
 class Worker {
  public:
   Worker(const Convolution& c, const Plan& plan) : c_(c), plan_(plan) {}
 
-  // The input of tiles first to first + count - 1 -> (frequency, tile, channel in).
+  // Transforms the input of tiles first to first + count - 1: (frequency, tile, channel in).
   void transform(int64_t first, int64_t count, P* out) const {
     for (int64_t t = 0; t < count; t++) {
       int64_t row, column, image;
@@ -140,8 +140,8 @@ class Worker {
     }
   }
 
-  // The result of some tiles, in one block of channels out. `spread` holds their transformed input
-  // from the first of them on; rows up to the next multiple of kRows may be read.
+  // Computes one block of output channels for tiles first to first + count - 1. `spread` is their
+  // transformed input, readable up to the next multiple of kRows tiles.
   void make(int64_t first, int64_t count, int64_t block, const P* spread, float* product) const {
     for (int i = 0; i < kFrequencies; i++) {
       const P* weight =
@@ -254,10 +254,10 @@ void pack(const float* weight, int64_t out, int64_t in, P* packed, bool pairs) {
 
 extern "C" {
 
-// Channels in and out must be multiples of it.
+// Numbers of input and output channels must be multiples of it.
 int64_t winograd_lanes() { return kLanes; }
 
-// Whether this machine multiplies pairs of bfloat16.
+// 1 if the CPU has instructions for products of bfloat16 pairs, else 0.
 int64_t winograd_has_half() {
 #if defined(__AVX512BF16__)
   return 1;
@@ -270,12 +270,12 @@ int64_t winograd_packed_size(int64_t out, int64_t in) {
   return kFrequencies * in * round_up(out, kBlock);
 }
 
-// weight is contiguous float32; packed is float32, to be converted by the caller.
+// Both are float32, weight is contiguous. The caller converts packed to bfloat16 if needed.
 void winograd_pack(const float* weight, int64_t out, int64_t in, float* packed, int64_t in_pairs) {
   pack(weight, out, in, packed, in_pairs);
 }
 
-// Floats.
+// Size of the scratch memory in floats.
 int64_t winograd_scratch(const Convolution* c) {
   const Plan plan(*c);
   return plan.shared + c->threads * plan.owned;

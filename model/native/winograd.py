@@ -1,4 +1,4 @@
-"""3x3 convolutions of stride 1 on CPUs, with a quarter of the multiplications: see winograd.cpp."""
+"""3x3 convolutions of stride 1 with a quarter of the multiplications, on CPUs: winograd.cpp."""
 
 from __future__ import annotations
 
@@ -23,19 +23,22 @@ class _Convolution(ctypes.Structure):
 
 
 class Weights(NamedTuple):
-    """Packed weights: four times as large as the convolution's."""
+    """Packed weights, four times as large as the convolution's."""
 
     packed: torch.Tensor
     channels: int
     out: int
-    dtype: torch.dtype  # of the tensors that they convolve
+    dtype: torch.dtype  # type of input and output
 
 
 class Winograd:
     """The compiled functions.
 
+    Args:
+        library: from `build`.
+
     Raises:
-        ValueError: they do not compute what torch does.
+        ValueError: their results differ from torch's.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -54,19 +57,21 @@ class Winograd:
         self._has_half = bool(self._functions.winograd_has_half())
         self._check()
 
-    def suits(self, weight: torch.Tensor) -> bool:
-        """Whether weights (out, in, 3, 3) have numbers of channels that this machine can take."""
+    def supports(self, weight: torch.Tensor) -> bool:
+        """Return True if the numbers of channels of weights (out, in, 3, 3) are supported."""
         out, channels = weight.shape[:2]
         return out % self.lanes == 0 and channels % self.lanes == 0 and out >= 64 <= channels
 
     def pack(self, weight: torch.Tensor, precise: bool = False) -> Weights:
-        """Weights (out, in, 3, 3), float32 or bfloat16 -> what `convolve` takes.
+        """Pack weights for `convolve`.
 
-        precise: bfloat16 is multiplied as float32. Otherwise the transformed input is rounded to
-        bfloat16 too, where the machine multiplies it, and errors are about three times those of a
-        direct convolution.
+        Args:
+            weight: (out, in, 3, 3), float32 or bfloat16.
+            precise: multiply bfloat16 as float32. Otherwise, if the CPU multiplies bfloat16, the
+                transformed input is rounded to it, and errors are about three times those of a
+                direct convolution.
         """
-        assert self.suits(weight)
+        assert self.supports(weight)
         dtype, (out, channels) = weight.dtype, weight.shape[:2]
         pairs = dtype == torch.bfloat16 and self._has_half and not precise
         weight = weight.float().contiguous(memory_format=torch.contiguous_format)
@@ -84,30 +89,35 @@ class Winograd:
         relu_before: bool = False,
         relu_after: bool = False,
     ) -> torch.Tensor:
-        """[relu](conv([relu](x)) + bias + add), with padding 1; gradients are lost.
+        """Compute [relu](conv([relu](x)) + bias + add) with padding 1, without gradients.
 
         Args:
-            x: (B, C, h, w), of the type and channels that were packed, on the CPU.
+            x: (B, C, h, w) on the CPU, in the type of the packed weights.
+            weights: from `pack`.
             bias: (out,).
-            add: (B, out, h, w), or (1, ...) for all of the batch; of x's type.
+            add: (B, out, h, w) or (1, out, h, w), in the type of x.
+            relu_before: apply ReLU to x.
+            relu_after: apply ReLU to the result.
 
         Returns:
-            (B, out, h, w), channels-last, of x's type.
+            (B, out, h, w), in the type of x, channels-last.
 
         Raises:
-            ValueError: something else was given.
+            ValueError: a shape, type or device does not match.
         """
         batch, channels, height, width = x.shape
         out = weights.out
         if x.device.type != "cpu" or x.dtype != weights.dtype or channels != weights.channels:
             raise ValueError(
-                f"Weights of {weights.channels} channels in {weights.dtype} on the CPU were given "
-                f"{channels} in {x.dtype} on {x.device}."
+                f"Packed weights for {weights.channels} channels, {weights.dtype}, on the CPU do "
+                f"not match an input of {channels} channels, {x.dtype}, on {x.device}."
             )
         if add is not None:
             shapes = [(n, out, height, width) for n in (1, batch)]
             if tuple(add.shape) not in shapes or add.dtype != x.dtype or add.device != x.device:
-                raise ValueError(f"{tuple(add.shape)} {add.dtype} cannot be added to {shapes[1]}.")
+                raise ValueError(
+                    f"{tuple(add.shape)}, {add.dtype} cannot be added to {shapes[1]}, {x.dtype}."
+                )
             add = add.contiguous(memory_format=torch.channels_last)
         if bias is not None:
             assert len(bias) == out
@@ -144,4 +154,5 @@ class Winograd:
                 result = self.convolve(x, self.pack(weight / 24)).float()
                 expected = F.conv2d(x.float(), weight.float() / 24, padding=1)
             if not torch.allclose(result, expected, atol=tolerance, rtol=tolerance):
-                raise ValueError(f"convolutions are wrong by {(result - expected).abs().max():g}.")
+                error = (result - expected).abs().max()
+                raise ValueError(f"convolutions differ from torch's by {error:g}.")

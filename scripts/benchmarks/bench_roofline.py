@@ -1,17 +1,17 @@
-"""How far a frame is from this machine's limit: operations and bytes counted, against its peak.
+"""Compare the time of a frame with this machine's limit (roofline model).
 
     python scripts/benchmarks/bench_roofline.py --output out/roofline.json
 
-Of a propagated frame that is not remembered (QDMN remembers all), with one frame in memory, every
-convolution and matrix product is counted: its operations, as published (direct) and as done here (a
-quarter, where a 3x3 convolution runs by Winograd's algorithm), and the bytes of what it takes and
-gives. None is faster than its operations at the machine's peak, nor than its bytes at the speed of
-its memory (unless they are still in a cache): the sum of the larger of both over all of them is the
-bound, which the best frame's time is compared with. All else (sums, relus, enlarging, top-k) has to
-fit into the rest.
+The frame is propagated with one frame in memory and is not stored (QDMN stores every frame). For
+every convolution and matrix product, the script counts the operations, as published ("direct") and
+as executed here ("done": a quarter where a 3x3 convolution uses Winograd's algorithm), and the
+bytes of its inputs and outputs. No operation is faster than its operations at the peak rate of the
+machine, or than its bytes at the speed of the main memory, unless they are in a cache. The sum of
+the larger of both times over all operations is the bound. "share" is the bound divided by the time
+of the fastest frame; the rest is spent on sums, ReLUs, upsampling and top-k.
 
-Both peaks are measured, best of 5: matrix products of 4096x4096 and the benchmarks' convolution in
-the network's precision, and copies of 256 MiB.
+Both peaks are measured, best of 5: matrix products of 4096x4096 and the convolution of
+bench_inference.py in the precision of the network, and copies of 256 MiB.
 """
 
 from __future__ import annotations
@@ -19,9 +19,60 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from util.command_line import script_parser
+from util.hyper_para import EvalSettings, Precision
+from util.plugins import add_plugin_option
+from util.presets import METHOD_PRESETS
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = script_parser(__doc__)
+    add_plugin_option(parser, argv)
+    methods = [*METHOD_PRESETS]
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=methods,
+        choices=methods,
+        help="methods to measure (default: all)",
+    )
+    parser.add_argument(
+        "--net_size",
+        default="base",
+        choices=("base", "small", "tiny"),
+        help="widths of the networks (default: base)",
+    )
+    parser.add_argument("--height", type=int, default=480, help="in pixels (default: 480)")
+    parser.add_argument("--width", type=int, default=854, help="in pixels (default: 854)")
+    parser.add_argument(
+        "--objects", type=int, nargs="+", default=[1, 3], help="numbers of objects (default: 1 3)"
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        default=["float32", "half"],
+        choices=("half", *get_args(Precision)),
+        help="half: float16 on GPUs, bfloat16 on CPUs (default: float32 half)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FILE", help="JSON file to write"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.output.is_dir():
+        parser.error(f"--output {arguments.output} is a folder: name a file.")
+    return arguments
+
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse()
 
 import progressbar
 import torch
@@ -29,62 +80,42 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from datasets.synthetic import make_clip
 from inference.predictor import Predictor
 from inference.tracker import Tracker
 from model.compiled import tensors_of
 from model.convolution import Conv2d
-from model.methods import METHODS, build_network
+from model.methods import build_network
 from model.native.winograd import Winograd
 from model.network import NetworkSpec
-from scripts.benchmarks.bench_inference import synchronise
+from scripts.benchmarks.timing import REPEATS, time_call
 from util.files import write_json
-from util.hyper_para import EvalSettings
 from util.provenance import describe_run
 
-REPEATS = 5
-SIDE = 4096  # of the matrices that tell the peak
+SIDE = 4096  # of the square matrices that are multiplied to measure the peak
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Count, measure, print, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
-    parser.add_argument("--net_size", default="base")
-    parser.add_argument("--height", type=int, default=480)
-    parser.add_argument("--width", type=int, default=854)
-    parser.add_argument("--objects", type=int, nargs="+", default=[1, 3])
-    parser.add_argument("--precision", nargs="+", default=["float32", "half"])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="JSON")
-    arguments = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Count, measure, print, write; return the exit status."""
+    arguments = parse(argv)
     runs = [
         (precision, method, objects)
         for precision in arguments.precision
         for method in arguments.methods
         for objects in arguments.objects
     ]
-    if arguments.output.is_dir():
-        parser.error(f"--output {arguments.output} is a folder: name a file")
-    try:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        make_clip(3, arguments.height, arguments.width, max(arguments.objects), seed=0)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
     settings = {name: str(value) for name, value in vars(arguments).items()}
     run_record = {**describe_run(EvalSettings()), "settings": settings}
     rows: list[dict[str, Any]] = []
     peaks: dict[str, Peak] = {}
     try:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        make_clip(3, arguments.height, arguments.width, max(arguments.objects), seed=0)
         for precision, method, objects in progressbar.progressbar(runs, redirect_stdout=True):
             rows.append(measure(arguments, precision, method, objects, peaks))
             if len(rows) == 1:
                 print(HEADER)
-            print(describe(rows[-1]))
+            print(format_row(rows[-1]))
             content = {"rows": rows, "peaks": {k: v._asdict() for k, v in peaks.items()}}
             write_json(arguments.output, {**content, **run_record})
     except (ValueError, OSError) as error:
@@ -92,57 +123,46 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     for name, peak in peaks.items():
         print(
-            f"Peaks in {name}: {peak.operations / 1e9:.0f} billion operations a second, "
-            f"{peak.bandwidth / 1e9:.0f} GB a second."
+            f"Peaks in {name}: {peak.operations / 1e9:.0f} billion operations per second, "
+            f"{peak.bandwidth / 1e9:.0f} GB per second."
         )
     return 0
 
 
 class Peak(NamedTuple):
-    """What a machine does at best, each second."""
+    """Peak rates of a machine, per second."""
 
     operations: float
     bandwidth: float  # bytes read and written
 
 
-def best_seconds(run: Callable[[], Any], device: torch.device) -> float:
-    """The best of some runs, after one that does not count."""
-    best = float("inf")
-    for index in range(REPEATS + 1):
-        start = time.perf_counter()
-        run()
-        synchronise(device)
-        best = min(best, time.perf_counter() - start) if index else best
-    return best
+def best_seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of 5 calls, after one call to warm up."""
+    return min([time_call(run, device) for _ in range(REPEATS + 1)][1:])
 
 
 @torch.inference_mode()
 def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
-    """Of a device in a precision."""
+    """Measure the peak rates of a device in a precision."""
     matrix = torch.randn(SIDE, SIDE, device=device).to(dtype)
     image = torch.randn(1, 256, 120, 216, device=device).to(dtype)
     image = image.contiguous(memory_format=torch.channels_last)
     filters = torch.randn(256, 256, 3, 3, device=device).to(dtype) / 48
-    rates = [
-        2 * SIDE**3 / best_seconds(lambda: matrix @ matrix, device),
-        2
-        * 9
-        * 256**2
-        * 120
-        * 216
-        / best_seconds(lambda: F.conv2d(image, filters, padding=1), device),
-    ]
+    product_seconds = best_seconds(lambda: matrix @ matrix, device)
+    convolution_seconds = best_seconds(lambda: F.conv2d(image, filters, padding=1), device)
+    rates = (2 * SIDE**3 / product_seconds, 2 * 9 * 256**2 * 120 * 216 / convolution_seconds)
     source = torch.ones(2**28, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     return Peak(max(rates), 2 * 2**28 / best_seconds(lambda: target.copy_(source), device))
 
 
 class Counter(TorchDispatchMode):
-    """Counts the convolutions and matrix products of what runs under it.
+    """Context that counts the operations and bytes of convolutions and matrix products.
 
     Args:
-        peak: of the machine, for the bound.
-        winograd: convolutions that suit it take a quarter of the operations; None for none.
+        peak: peak rates of the machine, for the bound.
+        winograd: convolutions that it supports count a quarter of their operations. None disables
+            this.
     """
 
     def __init__(self, peak: Peak, winograd: Winograd | None) -> None:
@@ -154,7 +174,7 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         formula = flop_registry.get(func._overloadpacket)
-        if formula is None:  # a module's function may still hold some
+        if formula is None:  # a composite function, which may contain counted ones
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
@@ -165,7 +185,7 @@ class Counter(TorchDispatchMode):
         moved = sum(tensor.nbytes for tensor in tensors_of((args, result)))
         direct = int(formula(*args, **kwargs, out_val=result))
         winograd = self._winograd if _is_plain(args) else None
-        done = direct // 4 if winograd is not None and winograd.suits(args[1]) else direct
+        done = direct // 4 if winograd is not None and winograd.supports(args[1]) else direct
         self.direct += direct
         self.operations += done
         self.bytes += moved
@@ -174,8 +194,10 @@ class Counter(TorchDispatchMode):
 
 
 def _is_plain(args: Any) -> bool:
-    """Whether (image, weight, bias, stride, padding, dilation, ...) are of a 3x3 convolution that
-    keeps the size."""
+    """Return True for the arguments of a 3x3 convolution that keeps the size.
+
+    args: (image, weight, bias, stride, padding, dilation, ...).
+    """
     if len(args) < 6 or args[1].ndim != 4:
         return False
     return args[1].shape[2:] == (3, 3) and [*args[3], *args[4], *args[5]] == [1] * 6
@@ -188,7 +210,13 @@ def measure(
     num_objects: int,
     peaks: dict[str, Peak],
 ) -> dict[str, Any]:
-    """A row of the table."""
+    """Measure a row of the table.
+
+    peaks: peak rates by precision; a missing one is measured and added.
+
+    Raises:
+        ValueError: the device is not available.
+    """
     torch.manual_seed(0)
     settings = EvalSettings(
         device=arguments.device,
@@ -213,7 +241,7 @@ def measure(
     packing = predictor.network.decoder.pred.packing
     for module in predictor.network.modules():
         if isinstance(module, Conv2d):
-            module.pack(None)  # what is packed cannot be seen into
+            module.pack(None)  # packed convolutions are invisible to the counter
     native = packing and packing.native
     counter = Counter(peaks[name], native.winograd if native is not None else None)
     with counter:
@@ -241,12 +269,12 @@ COLUMNS = {
 HEADER = (
     f"{'method':7}{'precision':>10}{'objects':>8}"
     + "".join(f"{title:>10}" for title in COLUMNS.values())
-    + f"{'share':>7}   (direct and done: billions of operations)"
+    + f"{'share':>7}   (direct, done: billions of operations)"
 )
 
 
-def describe(row: dict[str, Any]) -> str:
-    """A line of the table."""
+def format_row(row: dict[str, Any]) -> str:
+    """Format a line of the table."""
     return (
         f"{row['method']:7}{row['precision']:>10}{row['objects']:8}"
         + "".join(f"{row[name]:10.1f}" for name in COLUMNS)

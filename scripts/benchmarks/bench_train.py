@@ -1,11 +1,11 @@
-"""Time of a training step, alone or under torchrun.
+"""Measure the time of a training step, in one process or under torchrun.
 
     python scripts/benchmarks/bench_train.py --size base --crop_size 384 --batch_size 2
     torchrun --nproc_per_node=2 scripts/benchmarks/bench_train.py --static_root data/static
 
-Against the plain eager float32 loop of the same network (no channels-last, no mixed precision, no
-fused Adam), in turn, in one run. With --static_root it also trains on real samples, and tells what
-share of the time goes by waiting for data.
+The steps of `Trainer` are measured alternately with those of a plain eager float32 loop with the
+same network (no channels-last, no mixed precision, no fused Adam). With --static_root the script
+also trains on real samples and measures the share of the time spent waiting for data.
 """
 
 from __future__ import annotations
@@ -14,15 +14,69 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from util.command_line import script_parser
+from util.hyper_para import Precision, TrainSettings
+from util.plugins import add_plugin_option
+from util.presets import METHOD_PRESETS
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = script_parser(__doc__)
+    add_plugin_option(parser, argv)
+    parser.add_argument(
+        "--method",
+        default="stcn",
+        choices=[*METHOD_PRESETS],
+        help="method to train (default: stcn)",
+    )
+    parser.add_argument(
+        "--size",
+        default="base",
+        choices=("base", "small", "tiny"),
+        help="widths of the network (default: base)",
+    )
+    parser.add_argument(
+        "--crop_size", type=int, default=384, help="side of a crop in pixels (default: 384)"
+    )
+    parser.add_argument(
+        "--num_frames", type=int, default=3, help="frames per training clip (default: 3)"
+    )
+    parser.add_argument(
+        "-b", "--batch_size", type=int, default=2, help="clips per step and process (default: 2)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        default=["float32", "auto"],
+        choices=get_args(Precision),
+        help="precisions to measure (default: float32 auto)",
+    )
+    parser.add_argument("--compile", action="store_true", help="also measure the compiled network")
+    parser.add_argument(
+        "--iterations", type=int, default=5, help="steps to measure of each kind (default: 5)"
+    )
+    parser.add_argument("--static_root", type=Path, help="also train on these static images")
+    parser.add_argument(
+        "--num_workers", type=int, default=2, help="worker processes of the loader (default: 2)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse()
 
 import torch
 from torch.utils.data import DataLoader
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datasets.clips import start_worker
 from datasets.sampler import ClipBatches
@@ -30,34 +84,17 @@ from datasets.static import StaticClips, find_static_pairs, mix_static
 from model.methods import METHODS, build_network
 from model.network import NetworkSpec
 from model.trainer import Trainer
+from scripts.benchmarks.timing import time_call
 from util.devices import pick_device, pick_dtype
 from util.files import write_json
-from util.hyper_para import TrainSettings
 from util.ranks import Ranks, join_ranks, leave_ranks
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--method", default="stcn")
-    parser.add_argument("--size", default="base")
-    parser.add_argument("--crop_size", type=int, default=384)
-    parser.add_argument("--num_frames", type=int, default=3)
-    parser.add_argument("-b", "--batch_size", type=int, default=2)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument(
-        "--precision", nargs="+", default=["float32", "auto"], help="types to measure"
-    )
-    parser.add_argument("--compile", action="store_true", help="also measure the compiled network")
-    parser.add_argument("--iterations", type=int, default=5, help="measured steps of each kind")
-    parser.add_argument("--static_root", type=Path, help="also train on these images")
-    parser.add_argument("--num_workers", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    arguments = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and print a table; return the exit status."""
+    arguments = parse(argv)
     try:
         ranks = join_ranks(arguments.device)
         device = pick_device(arguments.device, ranks.local_rank)
@@ -88,12 +125,12 @@ def main(argv: list[str] | None = None) -> int:
 def measure_all(
     arguments: argparse.Namespace, device: torch.device, ranks: Ranks
 ) -> list[dict[str, Any]]:
-    """Seconds of a step of every kind, measured in turn; then of steps on real samples."""
+    """Measure the steps of all kinds alternately, then steps on real samples."""
     batch = make_batch(arguments)
     steps: dict[str, Callable[[], object]] = {
         "plain eager float32": plain_step(arguments, device, batch)
     }
-    models = {}
+    trainers = {}
     kinds = [(p, False) for p in arguments.precision]
     kinds += [(p, True) for p in arguments.precision if arguments.compile]
     for precision, is_compiled in kinds:
@@ -104,24 +141,24 @@ def measure_all(
             batch_size=arguments.batch_size, compile=is_compiled,
         )  # fmt: skip
         network = build_network(NetworkSpec(arguments.method, arguments.size))
-        models[name] = Trainer(network, settings, {}, device, dtype, ranks)
-        steps[name] = partial(models[name].step, *batch)
+        trainers[name] = Trainer(network, settings, {}, device, dtype, ranks)
+        steps[name] = partial(trainers[name].step, *batch)
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(arguments.iterations + 1):
         for name, step in steps.items():
-            seconds = _seconds(step, device)
-            if number:  # the first one allocates, and compiles
+            seconds = time_call(step, device)
+            if number:  # the first step allocates memory and compiles
                 times[name].append(seconds)
     rows: list[dict[str, Any]] = [
         {"name": name, "seconds": statistics.median(t)} for name, t in times.items()
     ]
     if arguments.static_root:
-        rows += [measure_loading(arguments, n, m, ranks) for n, m in models.items()]
+        rows += [measure_loading(arguments, n, t, ranks) for n, t in trainers.items()]
     return rows
 
 
 def make_batch(arguments: argparse.Namespace) -> Batch:
-    """Random images with two square objects."""
+    """Make random images with two square objects."""
     size, frames = arguments.crop_size, arguments.num_frames
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(
@@ -136,7 +173,7 @@ def make_batch(arguments: argparse.Namespace) -> Batch:
 def plain_step(
     arguments: argparse.Namespace, device: torch.device, batch: Batch
 ) -> Callable[[], None]:
-    """The loop as one would first write it."""
+    """Make a step of a plain training loop."""
     network = build_network(NetworkSpec(arguments.method, arguments.size)).to(device).train()
     unroll = METHODS[arguments.method].unroll(network)
     optimizer = torch.optim.Adam(network.parameters(), 1e-5, weight_decay=1e-7)
@@ -157,17 +194,17 @@ def plain_step(
 def measure_loading(
     arguments: argparse.Namespace, name: str, trainer: Trainer, ranks: Ranks
 ) -> dict[str, Any]:
-    """Steps on samples from the loader, and the share of their time that is spent waiting."""
+    """Measure steps on samples from the loader, and the share of time spent waiting for data."""
     clips = StaticClips(
         mix_static(find_static_pairs(arguments.static_root)),
         arguments.crop_size,
         arguments.num_frames,
     )
-    warm = 2
+    num_warm_up = 2
     loader = DataLoader(
         clips,
         batch_sampler=ClipBatches(
-            len(clips), arguments.batch_size, range(arguments.iterations + warm), ranks.rank,
+            len(clips), arguments.batch_size, range(arguments.iterations + num_warm_up), ranks.rank,
             ranks.world_size,
         ),
         num_workers=arguments.num_workers,
@@ -176,15 +213,15 @@ def measure_loading(
     )  # fmt: skip
     waiting = computing = 0.0
     batches = iter(loader)
-    for number in range(arguments.iterations + warm):
+    for number in range(arguments.iterations + num_warm_up):
         start = time.perf_counter()
         sample = next(batches)
-        got = time.perf_counter()
-        seconds = _seconds(
+        loaded = time.perf_counter()
+        seconds = time_call(
             partial(trainer.step, sample.images, sample.labels, sample.num_objects), trainer.device
         )
-        if number >= warm:
-            waiting += got - start
+        if number >= num_warm_up:
+            waiting += loaded - start
             computing += seconds
     total = waiting + computing
     return {
@@ -192,14 +229,6 @@ def measure_loading(
         "seconds": total / arguments.iterations,
         "waiting": waiting / total,
     }
-
-
-def _seconds(run: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""What a quality head is worth: how it ranks masks, and what it keeps out of memory.
+"""Measure what a quality head is worth: how it ranks masks, and what quality gating prevents.
 
-    python scripts/experiments/quality_gating.py --model saves/qdmn.pth --davis_path data/DAVIS/2017 \
-        --output out/quality
+    python scripts/experiments/quality_gating.py --model saves/qdmn.pth \\
+        --davis_path data/DAVIS/2017 --output out/quality
 
-Needs weights with a quality head (QDMN's). On a labelled split of DAVIS' layout it measures
+The weights must have a quality head (QDMN). On an annotated split in the layout of DAVIS the script
+measures
 
-- the rank correlation (Spearman's) of the head's score with the true IoU, over masks of all grades:
-  the network's own, and the same damaged;
-- error accumulation: with a given probability, what is written to memory is damaged, and J is
-  measured: with every n-th frame in memory, with the frame before besides, and quality-gated,
-  which reads the frame before too.
+- Spearman's rank correlation of the predicted quality with the IoU, over masks of the network and
+  damaged masks;
+- error accumulation: masks are damaged with a given probability before they are written to memory,
+  and J is measured for three memories: every n-th frame; the same and the previous frame;
+  quality-gated, which also reads the previous frame.
 
-Writes quality.json and quality.png.
+The script writes quality.json and quality.png.
 """
 
 from __future__ import annotations
@@ -19,16 +20,60 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from util.command_line import script_parser
+from util.hyper_para import EvalSettings
+from util.plugins import add_plugin_option
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = script_parser(__doc__)
+    add_plugin_option(parser, argv)
+    parser.add_argument("--model", required=True, help="file of weights with a quality head")
+    parser.add_argument(
+        "--davis_path",
+        type=Path,
+        default=Path("data/DAVIS/2017"),
+        help="folder of DAVIS 2017 (default: data/DAVIS/2017)",
+    )
+    parser.add_argument(
+        "--split", default="val", help="name of the list in ImageSets (default: val)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for JSON and PNG files")
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[0.0, 0.2, 0.4, 0.6, 0.8],
+        help="probabilities of damage (default: 0 0.2 0.4 0.6 0.8)",
+    )
+    parser.add_argument(
+        "--mem_every", type=int, default=5, help="store every n-th frame (default: 5)"
+    )
+    parser.add_argument("--num_videos", type=int, help="use the first n videos (default: all)")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="random draws of the damage to average (default: 3)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    parser.add_argument(
+        "--amp", action="store_true", help="half precision: float16 on GPUs, bfloat16 on CPUs"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse()
 
 import matplotlib.pyplot as plt
 import numpy as np
 import progressbar
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from datasets.davis import at_480p, davis_2017, find_2017
 from datasets.perturb import perturb_mask
@@ -41,49 +86,44 @@ from model.checkpoint import load_for_inference
 from model.features import MemoryEntry
 from util.figures import save_figure
 from util.files import write_json
-from util.hyper_para import EvalSettings
 from util.padding import padding_of, unpad
 
-# Name -> what of EvalSettings makes it.
+# Name -> options of EvalSettings.
 MEMORIES: dict[str, dict[str, Any]] = {
     "every n-th frame": {"memory": "every_n"},
-    "and the frame before": {"memory": "every_n", "include_last": True},
+    "and the previous frame": {"memory": "every_n", "include_last": True},
     "quality-gated": {"memory": "quality"},
 }
-# Share of a mask's extent by which a damaged one is moved, and the IoU that it is brought under.
-_SHIFT = 0.5
-_DAMAGE = (0.2, 0.6)
+_SHIFT = 0.5  # largest shift of a damaged mask, as a share of its extent
+_DAMAGED_IOU = (0.2, 0.6)  # range of the IoU of a perturbed mask
 
 
-class Scored(NamedTuple):
-    """A mask that was encoded."""
+class MaskQuality(NamedTuple):
+    """Quality of a mask that was encoded for memory."""
 
-    score: float  # of the head
-    iou: float  # with the truth
+    quality: float  # predicted by the quality head
+    iou: float  # with the ground truth
     is_damaged: bool
 
 
 class LabelledFrame(NamedTuple):
-    """A frame as `InferenceCore.step` takes it, and the ground_truth."""
+    """A frame for `InferenceCore.step`, and its ground truth."""
 
     image: torch.Tensor  # (3, H, W), normalised
     ground_truth: np.ndarray  # (H, W) uint8 labels
 
 
 class DamagingCore(InferenceCore):
-    """A core that damages some of the masks it writes to memory, annotations excepted.
+    """A session that damages some of the masks before it writes them to memory.
 
-    It notes the quality head's score and the true IoU of each mask that it encodes.
-
-    Args:
-        probability: of damage, for each object of each written frame.
-        rng: draws what is damaged, and how.
+    Annotations are not damaged. The session records the predicted quality and the IoU of each mask
+    that it encodes.
     """
 
-    probability: float = 0.0
-    rng: np.random.Generator
-    ground_truth: np.ndarray  # of the frame at hand, (H, W) labels
-    scored: list[Scored]
+    probability: float = 0.0  # of damage, for each object of each stored frame
+    rng: np.random.Generator  # draws which masks are damaged, and how
+    ground_truth: np.ndarray  # (H, W) labels of the current frame
+    mask_qualities: list[MaskQuality]
 
     def _encode(self, frame: Any, next_image: torch.Tensor | None) -> MemoryEntry:
         if frame.is_annotation:
@@ -97,27 +137,27 @@ class DamagingCore(InferenceCore):
             for number, label in enumerate(self.labels):
                 mask = unpad(prob[number], padding).cpu().numpy() > 0.5
                 iou = region_similarity(mask, self.ground_truth == label)
-                score = entry.quality[0, number].item()
-                self.scored.append(Scored(score, iou, bool(is_damaged[number])))
+                quality = entry.quality[0, number].item()
+                self.mask_qualities.append(MaskQuality(quality, iou, bool(is_damaged[number])))
         return entry
 
 
 def damage(rng: np.random.Generator, mask: torch.Tensor) -> torch.Tensor:
-    """A mask as a drifted network would give it: moved or with a wrong shape; (H, W) in [0, 1]."""
-    hard = (mask > 0.5).cpu().numpy().astype(np.uint8)
-    ys, xs = np.nonzero(hard)
+    """Damage a mask (H, W) in [0, 1] as drift would: shift it or change its shape."""
+    binary = (mask > 0.5).cpu().numpy().astype(np.uint8)
+    ys, xs = np.nonzero(binary)
     if not len(ys):
         return mask
     if rng.random() < 0.5:
         extent = np.array([np.ptp(ys) + 1, np.ptp(xs) + 1])
         steps = np.rint(extent * rng.uniform(-_SHIFT, _SHIFT, 2)).astype(int)
         return mask.roll((int(steps[0]), int(steps[1])), (0, 1))
-    wrong = perturb_mask(rng, hard, *_DAMAGE)
-    return torch.from_numpy(wrong).to(mask)
+    perturbed = perturb_mask(rng, binary, *_DAMAGED_IOU)
+    return torch.from_numpy(perturbed).to(mask)
 
 
 def read_frames(video: Video, annotations: Path, predictor: Predictor) -> Iterator[LabelledFrame]:
-    """The frames of a video whose annotations are all there."""
+    """Read the frames of a video with ground truth on every frame."""
     for frame in video:
         image = torch.from_numpy(frame.image).to(predictor.device).permute(2, 0, 1)
         path = annotations / video.name / f"{frame.name}.png"
@@ -126,11 +166,16 @@ def read_frames(video: Video, annotations: Path, predictor: Predictor) -> Iterat
 
 def segment(
     predictor: Predictor, video: Video, annotations: Path, probability: float, seed: int
-) -> tuple[list[float], list[Scored]]:
-    """J of every object and frame after the first, and the scores of what was written."""
+) -> tuple[list[float], list[MaskQuality]]:
+    """Segment a video and damage its memory.
+
+    Returns:
+        J of each object and frame after the first; qualities of the masks that were encoded.
+    """
     core = predictor.start(len(video), len(video.labels))
     assert isinstance(core, DamagingCore)
-    core.probability, core.rng, core.scored = probability, np.random.default_rng(seed), []
+    core.probability, core.rng = probability, np.random.default_rng(seed)
+    core.mask_qualities = []
     similarities = []
     for index, frame in enumerate(read_frames(video, annotations, predictor)):
         core.ground_truth = frame.ground_truth
@@ -145,17 +190,17 @@ def segment(
                 region_similarity(best == number, frame.ground_truth == label)
                 for number, label in enumerate(core.labels, 1)
             ]
-    return similarities, core.scored
+    return similarities, core.mask_qualities
 
 
 def rank_correlation(pairs: list[tuple[float, float]]) -> float:
-    """Spearman's: the correlation of the ranks; equal values share their mean rank.
+    """Spearman's rank correlation; equal values share their mean rank.
 
     Raises:
-        ValueError: all scores, or all IoUs, are alike.
+        ValueError: all values of a kind are equal.
     """
     if min(len({*values}) for values in zip(*pairs, strict=True)) < 2:
-        raise ValueError("All masks have the same score or IoU: is the network trained?")
+        raise ValueError("All masks have the same quality or the same IoU: use trained weights.")
     ranks = []
     for values in np.array(pairs).T:
         _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -164,33 +209,20 @@ def rank_correlation(pairs: list[tuple[float, float]]) -> float:
     return float(np.corrcoef(ranks)[0, 1])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, print and draw."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", required=True, help="weights with a quality head")
-    parser.add_argument("--davis_path", type=Path, default=Path("data/DAVIS/2017"))
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--output", type=Path, required=True, help="folder for JSON and PNG")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.0, 0.2, 0.4, 0.6, 0.8])
-    parser.add_argument("--mem_every", type=int, default=5)
-    parser.add_argument("--num_videos", type=int, help="the first ones alone")
-    parser.add_argument("--seeds", type=int, default=3, help="draws of the damage, averaged")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--amp", action="store_true")
-    arguments = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print and draw; return the exit status."""
+    arguments = parse(argv)
     try:
         result = measure(arguments)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(
-        f"rank correlation of score and IoU: {result['rank_correlation']:.3f} over all "
+        f"rank correlation of quality and IoU: {result['rank_correlation']:.3f} over all "
         f"{result['num_masks']} masks of {result['num_videos']} videos, "
         f"{result['rank_correlation_undamaged']:.3f} over the undamaged ones"
     )
-    print("mean J, by share damaged " + "  ".join(f"{row['rate']:5.2f}" for row in result["rows"]))
+    print("mean J by rate of damage " + "  ".join(f"{row['rate']:5.2f}" for row in result["rows"]))
     for name in MEMORIES:
         print(f"{name:22}" + "  ".join(f"{row[name]:5.3f}" for row in result["rows"]))
     arguments.output.mkdir(parents=True, exist_ok=True)
@@ -200,9 +232,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Both experiments, as a dictionary to write."""
+    """Run both experiments; return the content of quality.json.
+
+    Raises:
+        ValueError, OSError: the weights have no quality head, or data is missing.
+    """
     if not load_for_inference(arguments.model).predicts_quality:
-        raise ValueError(f"{arguments.model} has no quality head: give weights of qdmn.")
+        raise ValueError(f"{arguments.model} has no quality head: use weights of qdmn.")
     base, _ = find_2017(arguments.davis_path, arguments.split)
     annotations = at_480p(base / "Annotations")
     videos = davis_2017(arguments.davis_path, arguments.split)[: arguments.num_videos]
@@ -216,18 +252,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             **options,
         )
         memories[name] = Predictor(settings, DamagingCore)
-    # Without damage nothing is random.
+    # Without damage nothing is random: one seed is enough.
     runs = [(r, seed) for r in arguments.rates for seed in range(arguments.seeds if r else 1)]
     means: dict[tuple[str, float], list[float]] = {}
-    scored: list[Scored] = []
+    mask_qualities: list[MaskQuality] = []
     bar = progressbar.ProgressBar(max_value=len(runs) * len(memories) * len(videos))
     for rate, seed in runs:
         for name, predictor in memories.items():
             for video in videos:
-                found, pairs = segment(predictor, video, annotations, rate, seed)
-                means.setdefault((name, rate), []).append(float(np.mean(found)))
-                if name == "quality-gated":  # which encodes every frame
-                    scored += pairs
+                similarities, qualities = segment(predictor, video, annotations, rate, seed)
+                means.setdefault((name, rate), []).append(float(np.mean(similarities)))
+                if name == "quality-gated":  # it encodes every frame
+                    mask_qualities += qualities
                 bar.increment()
     bar.finish()
     rows = [
@@ -236,26 +272,26 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     return {
         "settings": {name: str(value) for name, value in vars(arguments).items()},
-        "rank_correlation": rank_correlation([(s.score, s.iou) for s in scored]),
+        "rank_correlation": rank_correlation([(m.quality, m.iou) for m in mask_qualities]),
         "rank_correlation_undamaged": rank_correlation(
-            [(s.score, s.iou) for s in scored if not s.is_damaged]
+            [(m.quality, m.iou) for m in mask_qualities if not m.is_damaged]
         ),
-        "num_masks": len(scored),
+        "num_masks": len(mask_qualities),
         "num_videos": len(videos),
         "rows": rows,
-        "scored": scored,
+        "masks": mask_qualities,
     }
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Scores against IoU, and J against the share of damaged memory."""
+    """Draw the predicted quality against the IoU, and J against the rate of damage."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    scores, ious, is_damaged = np.array(result["scored"]).T
-    for damaged, name in ((0, "the network's own"), (1, "damaged")):
-        chosen = is_damaged == damaged
-        left.scatter(ious[chosen], scores[chosen], s=4, alpha=0.3, linewidths=0, label=name)
+    qualities, ious, is_damaged = np.array(result["masks"]).T
+    for damaged, name in ((0, "undamaged"), (1, "damaged")):
+        selected = is_damaged == damaged
+        left.scatter(ious[selected], qualities[selected], s=4, alpha=0.3, linewidths=0, label=name)
     left.legend(markerscale=3)
-    left.set(xlabel="true IoU of a mask", ylabel="score of the quality head")
+    left.set(xlabel="IoU with the ground truth", ylabel="predicted quality")
     left.set_title(f"rank correlation {result['rank_correlation']:.2f}")
     rates = [row["rate"] for row in result["rows"]]
     for name in MEMORIES:

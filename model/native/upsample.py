@@ -1,4 +1,4 @@
-"""Twice the size, and a sum, in one pass on CPUs: see enlarge.cpp."""
+"""Upsampling by 2 and addition in one pass, on CPUs: see upsample.cpp."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class _Enlargement(ctypes.Structure):
     ]
 
 
-class Enlarger:
+class Upsampler:
     """The compiled function.
 
+    Args:
+        library: from `build`.
+
     Raises:
-        ValueError: it does not compute what torch does.
+        ValueError: its result differs from torch's.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -36,10 +39,10 @@ class Enlarger:
         )
         expected = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False) + skip
         if not torch.allclose(self(x, skip), expected, atol=1e-5):
-            raise ValueError("enlarged features are wrong.")
+            raise ValueError("upsampled features differ from torch's.")
 
-    def suits(self, x: torch.Tensor) -> bool:
-        """Whether features (B, C, h, w) can be enlarged."""
+    def supports(self, x: torch.Tensor) -> bool:
+        """Return True if channels, type and device of features (B, C, h, w) are supported."""
         return (
             x.shape[1] % 16 == 0
             and x.dtype in (torch.float32, torch.bfloat16)
@@ -47,14 +50,25 @@ class Enlarger:
         )
 
     def __call__(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        """x (B, C, h, w) at twice the size, bilinear, plus skip (B, C, 2h, 2w) or (1, ...).
+        """Upsample x by 2, bilinear, and add skip features.
 
-        Both have x's type, and so has the result, which is channels-last.
+        Args:
+            x: (B, C, h, w), float32 or bfloat16.
+            skip: (B, C, 2h, 2w) or (1, C, 2h, 2w), in the type of x.
+
+        Returns:
+            (B, C, 2h, 2w), in the type of x, channels-last.
+
+        Raises:
+            ValueError: a shape or type is not supported.
         """
         batch, channels, height, width = x.shape
         shapes = [(n, channels, 2 * height, 2 * width) for n in (1, batch)]
-        if tuple(skip.shape) not in shapes or skip.dtype != x.dtype or not self.suits(x):
-            raise ValueError(f"{skip.shape} {skip.dtype} is no skip of {x.shape} {x.dtype}.")
+        if tuple(skip.shape) not in shapes or skip.dtype != x.dtype or not self.supports(x):
+            raise ValueError(
+                f"Skip features {tuple(skip.shape)}, {skip.dtype} cannot be added to features "
+                f"{tuple(x.shape)}, {x.dtype} upsampled by 2."
+            )
         x = x.contiguous(memory_format=torch.channels_last)
         skip = skip.contiguous(memory_format=torch.channels_last)
         y = torch.empty(

@@ -1,5 +1,5 @@
-// Twice the size, bilinear, and a sum: what a decoder does ahead of its convolutions, in one pass
-// over the result. enlarge.py calls it.
+// Bilinear upsampling by 2 and addition of skip features in one pass over the result, for the
+// decoder. upsample.py calls it.
 
 #include <algorithm>
 
@@ -7,10 +7,10 @@
 
 extern "C" {
 
-// Tensors are channels-last, float32 or bfloat16 as `is_half` says.
+// Tensors are channels-last; bfloat16 if `is_half`, else float32.
 struct Enlargement {
   const void* x;     // (batch, height, width, channels)
-  const void* skip;  // (batch, 2 height, 2 width, channels), or one for all of the batch
+  const void* skip;  // (batch, 2 height, 2 width, channels); batch 1: shared by all
   void* y;           // (batch, 2 height, 2 width, channels)
   int64_t batch, height, width, channels;
   int64_t skip_batch, is_half, threads;
@@ -20,8 +20,8 @@ struct Enlargement {
 
 namespace {
 
-// Of position `at` in twice the size: the nearer and the farther neighbour, which weigh 3 and 1
-// quarters; at the border they are the same.
+// Input positions of output position `at`: `near` has weight 3/4, `far` has weight 1/4. At the
+// border, they are equal.
 void neighbours(int64_t at, int64_t size, int64_t* near, int64_t* far) {
   *near = at / 2;
   *far = std::clamp<int64_t>(at % 2 ? *near + 1 : *near - 1, 0, size - 1);

@@ -1,0 +1,145 @@
+"""Checks of options. A failed check ends the command with a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from util.hyper_para import EvalSettings, TrainSettings
+from util.presets import POLICY_OPTIONS
+
+# Range of the shorter side that videos are segmented at, in pixels.
+MIN_SIZE, MAX_SIZE = 32, 8640
+MAX_BATCH = 64
+
+
+def check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
+    """Check the options of train.py."""
+    if not settings.id:
+        parser.error("--id is missing: name the run, such as --id retrain_s0.")
+    if "/" in settings.id or settings.id.startswith("."):
+        parser.error(
+            f"--id {settings.id} becomes a folder in --save_dir: it must not contain '/' or start "
+            "with a dot."
+        )
+    for name in (
+        "batch_size", "iterations", "report_interval", "image_interval", "save_interval",
+        "keep_last",
+    ):  # fmt: skip
+        if getattr(settings, name) < 1:
+            parser.error(f"--{name} must be at least 1.")
+    if settings.crop_size < 16 or settings.crop_size % 16:
+        parser.error(f"--crop_size {settings.crop_size} is not a multiple of 16.")
+    if settings.num_frames < 3:
+        parser.error("--num_frames must be at least 3.")
+    if settings.global_batch < 0:
+        parser.error("--global_batch must be 0 (--batch_size on each process) or more.")
+    if settings.num_workers < 0:
+        parser.error("--num_workers must be 0 or more.")
+    if not 0 <= settings.seed < 2**63:
+        parser.error("--seed must be from 0 to 2^63 - 1.")
+    _check_jumps(settings, parser)
+    _check_perturbation(settings, parser)
+    _check_rates(settings, parser)
+    if settings.no_amp and settings.precision not in ("auto", "float32"):
+        parser.error(f"--no_amp and --precision {settings.precision} contradict each other.")
+    if settings.load_network and settings.backbone_weights == "none":
+        parser.error("--backbone_weights none has no effect with --load_network.")
+    if settings.load_network and settings.load_model not in ("", "auto"):
+        parser.error(
+            "--load_network starts a new run and --load_model resumes one: give one of them."
+        )
+
+
+def _check_rates(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
+    for name in ("lr", "backbone_lr", "gamma", "weight_decay"):
+        if not 0 <= getattr(settings, name) < math.inf:  # also refuses nan
+            parser.error(f"--{name} must be a finite number, 0 or more.")
+    if settings.lr == 0:
+        parser.error("--lr must be above 0.")
+    if min([*settings.steps, *settings.milestones, settings.start_warm], default=0) < 0:
+        parser.error("--steps, --milestones and --start_warm are iterations, 0 or more.")
+    if settings.start_warm > settings.end_warm:
+        parser.error(
+            f"--start_warm {settings.start_warm} is later than --end_warm {settings.end_warm}."
+        )
+
+
+def _check_jumps(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
+    if settings.stage == "0":
+        return
+    jumps, fractions = settings.jumps, settings.jump_fractions
+    if len(jumps) != len(fractions) + 1:
+        parser.error(
+            f"There are {len(jumps)} --jumps and {len(fractions)} --jump_fractions: give one jump "
+            "more, which applies from the start."
+        )
+    if settings.davis_jumps and len(settings.davis_jumps) != len(jumps):
+        parser.error(f"--davis_jumps must have as many values as --jumps ({len(jumps)}), or none.")
+    if min([*jumps, *settings.davis_jumps]) < 1:
+        parser.error("--jumps and --davis_jumps must be at least 1.")
+    if fractions != sorted(fractions) or not all(0 <= f <= 1 for f in fractions):
+        parser.error("--jump_fractions must increase, from 0 to 1.")
+
+
+def _check_perturbation(settings: TrainSettings, parser: argparse.ArgumentParser) -> None:
+    low, high = settings.perturb_min, settings.perturb_max
+    if (low is None) != (high is None):
+        parser.error("--perturb_min and --perturb_max belong together: give both.")
+    if low is not None and high is not None and not 0 <= low <= high <= 1:
+        parser.error(f"--perturb_min {low} and --perturb_max {high} must increase, from 0 to 1.")
+    for name in ("klloss_weight", "decoder_f2_weight", "decoder_f4_weight"):
+        if not 0 <= getattr(settings, name) < math.inf:
+            parser.error(f"--{name} must be a finite number, 0 or more.")
+    if settings.repeat < 0:
+        parser.error("--repeat must be 0 or more.")
+
+
+def check_eval(settings: EvalSettings, parser: argparse.ArgumentParser) -> None:
+    """Check the options of an eval script."""
+    if not settings.output:
+        parser.error("--output is missing: give the folder for the masks.")
+    if bool(settings.video) != bool(settings.mask):
+        parser.error("--video and --mask belong together: give both.")
+    if settings.video and settings.data_path != EvalSettings.data_path:
+        parser.error("--video and --data_path both name videos: give one of them.")
+    _check_memory(settings, parser)
+    _check_size(settings, parser)
+    if not 0 <= settings.encode_batch <= MAX_BATCH:
+        parser.error(f"--encode_batch must be from 0 (automatic) to {MAX_BATCH}.")
+    is_half = settings.amp or settings.precision not in ("auto", "float32")
+    if settings.exact and is_half:
+        parser.error("--exact needs float32: remove --amp and --precision.")
+    if settings.mem_half and is_half:
+        parser.error("--mem_half needs float32: half precision already halves the memory.")
+    if settings.amp and settings.precision == "float32":
+        parser.error("--amp and --precision float32 contradict each other.")
+
+
+def _check_memory(settings: EvalSettings, parser: argparse.ArgumentParser) -> None:
+    if settings.memory is not None and settings.memory not in POLICY_OPTIONS:
+        parser.error(
+            f"There is no --memory {settings.memory}: choose from {', '.join(POLICY_OPTIONS)}."
+        )
+    if settings.mem_every is not None and settings.mem_every < 1:
+        parser.error("--mem_every must be at least 1.")
+    for name, zero in (("top", "all rows"), ("mem_capacity", "unlimited"), ("sample_seed", "")):
+        value = getattr(settings, name)
+        if value is not None and value < 0:
+            parser.error(f"--{name} must be 0{f' ({zero})' if zero else ''} or more.")
+    if settings.no_top and settings.top:
+        parser.error(f"--no_top and --top {settings.top} contradict each other.")
+
+
+def _check_size(settings: EvalSettings, parser: argparse.ArgumentParser) -> None:
+    if not settings.scales or not all(0.1 <= scale <= 8 for scale in settings.scales):
+        parser.error("--scales must be one or more numbers from 0.1 to 8, such as 1 1.25.")
+    if settings.size and settings.size < MIN_SIZE:
+        parser.error(
+            f"--size must be 0 (native) or at least {MIN_SIZE}: features have a stride of 16 "
+            "pixels."
+        )
+    if (settings.shorter_side or 0) > MAX_SIZE:
+        parser.error(
+            f"--size {settings.size} times the largest of --scales exceeds {MAX_SIZE} pixels."
+        )
