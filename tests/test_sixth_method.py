@@ -88,7 +88,8 @@ def test_evaluation_uses_the_presets_of_the_method(
     status, errors = run("eval_davis.py", *options, "--plugin", plugin)
     assert status == 0, errors
     assert [*tmp_path.rglob("*.png")]
-    settings = json.loads((tmp_path / "run.json").read_text())["settings"]
+    (record,) = json.loads((tmp_path / "run.json").read_text())["runs"]
+    settings = record["settings"]
     assert (settings["memory"], settings["mem_every"], settings["top"]) == ("doubling", 2, 20)
 
 
