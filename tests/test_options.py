@@ -82,8 +82,8 @@ def test_no_option_is_dead(owner: type) -> None:
     else:
         used |= {name for names in POLICY_OPTIONS.values() for name in names}
         used |= {"dataset", "memory", "no_top"}  # read by `of_method`, which is tested below
-    # What --debug does is done by the parser: test_hyper_para.py.
-    assert fields - used <= {"debug"}
+    # The parser handles --debug (test_hyper_para.py) and --plugin (test_plugins.py).
+    assert fields - used <= {"debug", "plugin"}
     made = {name for name in vars(owner) if isinstance(getattr(owner, name), property)}
     assert used - fields <= made, "something reads a setting that does not exist"
 
