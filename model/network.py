@@ -2,8 +2,9 @@
 
 Legend of shapes in model/: B batch, T frames, O objects, CK and CV channels of key and value, H W
 image size (multiples of 16), h w = H/16 W/16, P = h x w positions, N = slots x P memory rows, k
-rows of a top-k read, C4 C8 C16 channels of a backbone's features at strides 4, 8, 16. B*O means
-that samples and objects are one dimension. C without a number is any number of channels.
+rows of a top-k read, G key sets (B, or B*O if each object has its own keys), C4 C8 C16 channels of
+a backbone's features at strides 4, 8, 16. B*O means that samples and objects are one dimension. C
+without a number is any number of channels.
 """
 
 from __future__ import annotations

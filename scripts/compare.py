@@ -28,7 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.child_process import ChildFailed, print_result, run_script
-from util.command_line import add_fields
+from util.command_line import add_fields, script_parser
 from util.hyper_para import EvalSettings
 from util.parse_settings import parse_eval
 from util.plugins import add_plugin_option
@@ -41,9 +41,7 @@ SHARED_OPTIONS = ("size", "amp", "precision", "device", "benchmark")
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line. Options of the eval scripts are absent if they are not given."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     add_plugin_option(parser, argv)
     entries = parser.add_mutually_exclusive_group(required=True)
     entries.add_argument(

@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.download import Item, archive_path, fetch_all, is_present, run
+from util.command_line import script_parser
 
 PART_GB = 115  # size of an archive, and of its extracted files
 PARTS = tuple(
@@ -74,9 +75,7 @@ def is_confirmed() -> bool:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument(
         "--root", type=Path, default=Path("data"), help="parent folder of BL30K (default: data)"
     )

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.download import Item, fetch_all, run
 from scripts.resize_youtube import resize_all
+from util.command_line import script_parser
 
 # Folders in the archives.
 VIDEO = ("JPEGImages", "Annotations")
@@ -64,9 +65,7 @@ DATASETS = {
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument(
         "--root", type=Path, default=Path("data"), help="folder of the data sets (default: data)"
     )

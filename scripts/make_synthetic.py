@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from util.command_line import script_parser
 
 # The keys of LAYOUTS, without its imports.
 LAYOUT_NAMES = ("davis", "youtube", "bl30k", "static", "generic")
@@ -18,9 +19,7 @@ LAYOUT_NAMES = ("davis", "youtube", "bl30k", "static", "generic")
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = script_parser(__doc__)
     parser.add_argument(
         "output",
         type=Path,

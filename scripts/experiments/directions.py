@@ -22,41 +22,19 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from util.command_line import script_parser
+from scripts.experiments.davis_options import davis_parser
 from util.hyper_para import EvalSettings
-from util.plugins import add_plugin_option
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = script_parser(__doc__)
-    add_plugin_option(parser, argv)
-    parser.add_argument(
-        "--davis_path", type=Path, required=True, help="folder of DAVIS, as in scripts/evaluate.py"
-    )
-    parser.add_argument(
-        "--year",
-        type=int,
-        choices=(2016, 2017),
-        default=2017,
-        help="edition of DAVIS (default: 2017)",
-    )
-    parser.add_argument(
-        "--split", default="val", help="name of the list in ImageSets (default: val)"
-    )
-    parser.add_argument(
-        "--model",
-        default="saves/stcn_small.pth",
-        help="file of weights (default: saves/stcn_small.pth)",
-    )
+    parser = davis_parser(__doc__, argv, year=2017)
     parser.add_argument(
         "--size", type=int, default=0, help="shorter side in pixels (default: 0, no resizing)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument(
         "--amp", action="store_true", help="half precision: float16 on GPUs, bfloat16 on CPUs"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     return parser.parse_args(argv)
 
 

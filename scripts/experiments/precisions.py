@@ -20,38 +20,16 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from util.command_line import script_parser
+from scripts.experiments.davis_options import davis_parser
 from util.hyper_para import EvalSettings
-from util.plugins import add_plugin_option
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = script_parser(__doc__)
-    add_plugin_option(parser, argv)
-    parser.add_argument(
-        "--davis_path", type=Path, required=True, help="folder of DAVIS, as in scripts/evaluate.py"
-    )
-    parser.add_argument(
-        "--year",
-        type=int,
-        choices=(2016, 2017),
-        default=2016,
-        help="edition of DAVIS (default: 2016)",
-    )
-    parser.add_argument(
-        "--split", default="val", help="name of the list in ImageSets (default: val)"
-    )
-    parser.add_argument(
-        "--model",
-        default="saves/stcn_small.pth",
-        help="file of weights (default: saves/stcn_small.pth)",
-    )
+    parser = davis_parser(__doc__, argv, year=2016)
     parser.add_argument(
         "--frames", type=int, help="largest number of frames of each video (default: all)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     arguments = parser.parse_args(argv)
     if arguments.frames is not None and arguments.frames < 2:
         parser.error("--frames must be at least 2: the first frame has an annotation.")
