@@ -11,7 +11,7 @@ import pytest
 from scripts.benchmarks.bench_startup import find_commands
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOW = ("torch", "torchvision", "numpy", "cv2", "PIL", "matplotlib", "scipy", "progressbar")
+SLOW = ("torch", "torchvision", "numpy", "cv2", "matplotlib", "scipy")
 COMMANDS = find_commands(ROOT)
 
 CODE = """

@@ -32,7 +32,8 @@ def test_help_names_every_field(capsys: pytest.CaptureFixture[str], module: str)
         has_it = module == "train" or not scripts or script in scripts
         assert (f" --{field.name} " in text) == has_it
         if has_it:
-            assert field.metadata["help"] in text
+            # argparse also breaks lines behind hyphens.
+            assert field.metadata["help"].replace(" ", "") in text.replace(" ", "")
     assert "local_rank" not in text
 
 
