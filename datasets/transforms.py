@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from tps import ThinPlateSpline
 
 # Fill value outside the image: the ImageNet mean, which becomes zero after normalisation.
 MEAN_COLOUR = (124, 116, 104)
@@ -141,6 +140,9 @@ def spline_displacement(
     Returns:
         (height, width, 2) float32: x and y displacements in pixels.
     """
+    # Imported when needed: tps imports scipy, a fifth of the start-up of train.py.
+    from tps import ThinPlateSpline
+
     height, width = size
     points = rng.random((num_points, 2))
     moved = points + rng.normal(scale=sigma, size=points.shape)
