@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-
-from util.figures import save_figure
+from util.figures import new_figure, save_figure
 from util.files import write_rows
 
 
@@ -92,7 +90,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     if not scored:
         _draw_bars(rows, path)
         return
-    figure, axes = plt.subplots(figsize=(8, 5))
+    figure = new_figure(8, 5)
+    axes = figure.subplots()
     middle = (min(scored)[0] + max(scored)[0]) / 2
     # Labels alternate above and below the points and extend towards the middle of the figure.
     for number, (fps, jf, name) in enumerate(sorted(scored)):
@@ -106,7 +105,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 
 def _draw_bars(rows: Sequence[Row], path: Path) -> None:
-    figure, panels = plt.subplots(1, 2, figsize=(10, 1.5 + 0.4 * len(rows)), sharey=True)
+    figure = new_figure(10, 1.5 + 0.4 * len(rows))
+    panels = figure.subplots(1, 2, sharey=True)
     names = [row.name for row in rows]
     for axes, values, title in (
         (panels[0], [row.fps for row in rows], "FPS, without I/O"),

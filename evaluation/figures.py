@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import matplotlib.pyplot as plt
 import numpy as np
 
 from evaluation.predictions import Selection, SequenceFiles
 from evaluation.report import Scores
-from util.figures import save_figure
+from util.figures import new_figure, save_figure
 from util.files import atomic_path
 from util.images import list_images, read_image
 from util.masks import DAVIS_PALETTE
@@ -38,7 +37,8 @@ def draw_figures(selection: Selection, scores: Scores, folder: Path) -> Path:
 def draw_curves(scores: Scores, folder: Path) -> None:
     """Draw <sequence>.png: J (solid) and F (dashed) of each object over the scored frames."""
     for sequence, frames in scores.frames.items():
-        figure, axes = plt.subplots(figsize=(8, 3.2))
+        figure = new_figure(8, 3.2)
+        axes = figure.subplots()
         members = [score for score in scores.objects if score.sequence == sequence]
         for number, score in enumerate(members):
             region, boundary = scores.curves[score.name]

@@ -34,10 +34,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
     parse()
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from util.figures import save_figure
+from util.figures import new_figure, save_figure
 
 CURVES = {"total_loss": "loss", "iou": "IoU of the last frame", "lr": "learning rate"}
 
@@ -71,8 +70,8 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw one panel per curve; return the exit status: 0, or 2 for wrong input."""
     arguments = parse(argv)
-    plt.switch_backend("Agg")  # works without a display
-    figure, panels = plt.subplots(len(CURVES), 1, figsize=(8, 8), sharex=True)
+    figure = new_figure(8, 8)
+    panels = figure.subplots(len(CURVES), 1, sharex=True)
     try:
         for panel, (name, title) in zip(panels, CURVES.items(), strict=True):
             start = 0
@@ -91,8 +90,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    finally:
-        plt.close(figure)
     return 0
 
 

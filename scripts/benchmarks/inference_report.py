@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from scripts.benchmarks.inference_row import STAGES, Row
-from util.figures import save_figure
+from util.figures import new_figure, save_figure
 from util.presets import METHOD_PRESETS
 
 _NUM_WINDOWS = 40  # points of a curve of times
@@ -85,7 +84,8 @@ def _compare_lengths(rows: Sequence[Row]) -> list[str]:
 
 def draw_speed(rows: Sequence[Row], path: Path) -> None:
     """Draw the units per frame of each row by stage, and those of the published code."""
-    figure, axes = plt.subplots(figsize=(9, 1 + 0.36 * len(rows)))
+    figure = new_figure(9, 1 + 0.36 * len(rows))
+    axes = figure.subplots()
     positions = np.arange(len(rows))
     left = np.zeros(len(rows))
     for stage in STAGES:
@@ -112,7 +112,8 @@ def draw_growth(rows: Sequence[Row], path: Path) -> None:
 
     Solid lines have the published capacity, dashed lines another one.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5))
+    figure = new_figure(11, 4.5)
+    left, right = figure.subplots(1, 2)
     colours = {method: f"C{number}" for number, method in enumerate(METHOD_PRESETS)}
     for row in rows:
         style = {

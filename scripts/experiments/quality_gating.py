@@ -70,7 +70,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
     parse()
 
-import matplotlib.pyplot as plt
 import numpy as np
 import progressbar
 import torch
@@ -84,7 +83,7 @@ from inference.predictor import Predictor
 from inference_core import InferenceCore
 from model.checkpoint import load_for_inference
 from model.features import MemoryEntry
-from util.figures import save_figure
+from util.figures import new_figure, save_figure
 from util.files import write_json
 from util.padding import padding_of, unpad
 
@@ -285,7 +284,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Draw the predicted quality against the IoU, and J against the rate of damage."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    figure = new_figure(10, 4)
+    left, right = figure.subplots(1, 2)
     qualities, ious, is_damaged = np.array(result["masks"]).T
     for damaged, name in ((0, "undamaged"), (1, "damaged")):
         selected = is_damaged == damaged
