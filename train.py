@@ -16,9 +16,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from datasets.clips import TrainingClips, start_worker
-from datasets.curriculum import StageData, find_data, stage_clips
+from datasets.curriculum import StageData, absent_data, find_data, stage_clips
 from datasets.sampler import ClipBatches
-from datasets.static import PUBLISHED_SETS
 from model.start import start_network
 from model.trainer import Batch, Trainer, share_of_update
 from model.training_loop import run_training, start_log
@@ -114,9 +113,9 @@ def train_stage(
             stack.enter_context(lock_folder(trainer.folder, _LOCK_TIMEOUT))
             log = start_log(trainer)
             stack.callback(log.close)
-            absent = [name for name in PUBLISHED_SETS if name not in clips.sizes]
-            if settings.stage == "0" and absent:
-                log.logger.info("absent static image data sets: %s", ", ".join(absent))
+            absent = absent_data(settings.stage, clips.sizes)
+            if absent:
+                log.logger.info("training without these data sets: %s", ", ".join(absent))
         run_training(trainer, load_batches(trainer, clips), log, stop)
     run_on_main(lambda: None)  # the next stage needs the files of the main process
     return trainer

@@ -45,6 +45,33 @@ class TrainingClips(torch.utils.data.Dataset[ClipSample]):
         raise NotImplementedError
 
 
+class MixedClips(TrainingClips):
+    """All clips of one data set, and a number of clips of another one, in every epoch.
+
+    Args:
+        main: data set that every epoch contains completely.
+        other: data set that every epoch draws `num_other` random clips from.
+        num_other: clips of `other` per epoch.
+        seed: seed of the draws.
+    """
+
+    def __init__(
+        self, main: TrainingClips, other: TrainingClips, num_other: int, seed: int
+    ) -> None:
+        self.main, self.other, self.num_other, self.seed = main, other, num_other, seed
+        self.sizes = {**main.sizes, **other.sizes}
+
+    def __len__(self) -> int:
+        return len(self.main) + self.num_other
+
+    def __getitem__(self, key: tuple[int, int]) -> ClipSample:
+        epoch, index = key
+        if index < len(self.main):
+            return self.main[key]
+        rng = np.random.default_rng((self.seed, epoch, index))
+        return self.other[epoch, int(rng.integers(len(self.other)))]
+
+
 class Geometry(NamedTuple):
     """Map from source pixels to the pixels of an output frame; see datasets/transforms.py."""
 

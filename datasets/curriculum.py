@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from datasets.clips import TrainingClips
-from datasets.static import StaticClips, StaticPairs, find_static_pairs, mix_static
+from datasets.clips import MixedClips, Perturbation, TrainingClips
+from datasets.static import (
+    PUBLISHED_SETS,
+    StaticClips,
+    StaticPairs,
+    find_static_pairs,
+    mix_static,
+)
 from datasets.training_videos import JumpSchedule, VideoClips, VideoSet
 from datasets.video_list import find_bl30k, find_davis, find_youtube
 from util.hyper_para import TrainSettings
-
-# Static images in stage 0, videos in stages 1 to 3.
-StageData = StaticPairs | list[VideoSet]
 
 # DAVIS is small, and all its frames are annotated: the mixture repeats it five times.
 _DAVIS_REPEATS = 5
@@ -22,7 +25,16 @@ _DAVIS_REPEATS = 5
 _YOUTUBE_STEP = 5
 _BL30K_MIN_CROP_AREA = 0.25
 
+LEFT_OUT = "none"  # value of --davis_root and --yv_root: train without this data set
+
 _Found = TypeVar("_Found")
+
+
+class StageData(NamedTuple):
+    """Training data of one stage."""
+
+    static: StaticPairs  # of stage 0, and of other stages with --static_share
+    videos: list[VideoSet]  # of stages 1 to 3
 
 
 def _find_static(settings: TrainSettings) -> StaticPairs:
@@ -44,7 +56,10 @@ def _find_youtube(settings: TrainSettings) -> VideoSet:
     return VideoSet("YouTube", videos, jump_divisor=_YOUTUBE_STEP)
 
 
-_VIDEO_STAGES: dict[str, list[Callable[[TrainSettings], VideoSet]]] = {
+_Finder = Callable[[TrainSettings], VideoSet]
+
+_VIDEO_STAGES: dict[str, list[_Finder]] = {
+    "0": [],
     "1": [_find_bl30k],
     "2": [_find_davis, _find_youtube],
     "3": [_find_davis, _find_youtube],
@@ -53,6 +68,8 @@ _VIDEO_STAGES: dict[str, list[Callable[[TrainSettings], VideoSet]]] = {
 
 def find_data(recipe: Sequence[TrainSettings]) -> list[StageData]:
     """Find the training data of every stage of a recipe.
+
+    Data sets whose folder is `LEFT_OUT` are skipped.
 
     Raises:
         ValueError: data is missing; the message lists the problems of all stages.
@@ -68,14 +85,24 @@ def find_data(recipe: Sequence[TrainSettings]) -> list[StageData]:
             return []
 
     for settings in recipe:
-        if settings.stage == "0":
-            stages += collect(_find_static, settings)
-        else:
-            finders = _VIDEO_STAGES[settings.stage]
-            stages.append([videos for find in finders for videos in collect(find, settings)])
+        needs_static = settings.stage == "0" or settings.static_share > 0
+        static = collect(_find_static, settings) if needs_static else []
+        roots: dict[_Finder, str] = {
+            _find_davis: settings.davis_root,
+            _find_youtube: settings.yv_root,
+        }
+        finders = [find for find in _VIDEO_STAGES[settings.stage] if roots.get(find) != LEFT_OUT]
+        videos = [found for find in finders for found in collect(find, settings)]
+        stages.append(StageData(static[0] if static else {}, videos))
     if problems:
         raise ValueError("\n".join(problems))
     return stages
+
+
+def absent_data(stage: str, sizes: dict[str, int]) -> list[str]:
+    """List the data sets of the published mixture of a stage that are not in `sizes`."""
+    published = {"0": PUBLISHED_SETS, "1": ("BL30K",)}.get(stage, ("DAVIS", "YouTube"))
+    return [name for name in published if name not in sizes]
 
 
 def stage_clips(settings: TrainSettings, data: StageData, clips_per_update: int) -> TrainingClips:
@@ -86,14 +113,34 @@ def stage_clips(settings: TrainSettings, data: StageData, clips_per_update: int)
         data: data of the stage, from `find_data`.
         clips_per_update: clips per update over all processes; it sets the number of epochs.
     """
-    options = (settings.crop_size, settings.num_frames, settings.seed)
     perturbation = None
     if settings.perturb_min is not None and settings.perturb_max is not None:
         perturbation = (settings.perturb_min, settings.perturb_max)
-    if isinstance(data, dict):
-        sizes = {name: len(pairs) for name, pairs in data.items()}
-        return StaticClips(mix_static(data), *options, sizes, perturbation)
-    num_clips = sum(len(videos.videos) * videos.repeats for videos in data)
-    num_epochs = math.ceil(settings.iterations * clips_per_update / num_clips)
+    if not data.videos:
+        return _static_clips(settings, data.static, perturbation, settings.static_objects)
+    num_videos = sum(len(videos.videos) * videos.repeats for videos in data.videos)
+    num_static = round(num_videos * settings.static_share / (1 - settings.static_share))
+    num_epochs = math.ceil(settings.iterations * clips_per_update / (num_videos + num_static))
     jumps = JumpSchedule(settings.jumps, settings.jump_fractions, num_epochs)
-    return VideoClips(data, jumps, *options, perturbation)
+    clips = VideoClips(
+        data.videos, jumps, settings.crop_size, settings.num_frames, settings.seed, perturbation
+    )
+    if num_static == 0:
+        return clips
+    # Clips of videos have two slots for objects; static clips must have as many in a batch.
+    static = _static_clips(settings, data.static, perturbation, num_objects=2)
+    return MixedClips(clips, static, num_static, settings.seed)
+
+
+def _static_clips(
+    settings: TrainSettings, static: StaticPairs, perturbation: Perturbation, num_objects: int
+) -> StaticClips:
+    return StaticClips(
+        mix_static(static),
+        settings.crop_size,
+        settings.num_frames,
+        settings.seed,
+        {name: len(pairs) for name, pairs in static.items()},
+        perturbation,
+        num_objects,
+    )

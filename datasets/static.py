@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from datasets.clips import (
@@ -43,9 +45,27 @@ _SHARED_JITTER = Jitter(0.1, 0.05, 0.05, 0.05, grey_probability=0.05)
 _FRAME_JITTER = Jitter(0.1, 0.05, 0.05)
 _SPLINE_PROBABILITY = 1 / 3
 
+# Clips with two objects: probability of pasting the second one if the image has several objects.
+_PASTE_PROBABILITY = 1 / 2
+_PASTE_SCALE = (0.5, 1.0)  # of the pasted object's image
+# Largest distance of a pasted object from the centre, and standard deviation of its motion per
+# frame, in crop sizes.
+_PASTE_SHIFT, _PASTE_MOTION = 0.35, 0.1
+_MIN_OBJECT_AREA = 0.005  # smallest share of the first frame that each of two objects covers
+
+
+class _PastedObject(NamedTuple):
+    """An object of another image in the frames of a clip."""
+
+    images: list[np.ndarray]  # T of (S, S, 3) uint8
+    masks: list[np.ndarray]  # T of (S, S) uint8 in {0, 1}
+
 
 class StaticClips(TrainingClips):
-    """Clips of one object each, made from images with masks.
+    """Clips of one or two objects, made from images with masks.
+
+    The second object is another object of the image, or an object of another image that is pasted
+    in front and moves by itself. A clip has one object if its first frame would hardly show both.
 
     Args:
         pairs: (image, mask) paths, see `mix_static`.
@@ -54,6 +74,7 @@ class StaticClips(TrainingClips):
         seed: seed of all draws.
         sizes: number of images by data set name, for the training record.
         perturbation: range of the target IoU of the perturbed first mask; None disables it.
+        num_objects: largest number of objects of a clip, 1 (as published) or 2.
     """
 
     def __init__(
@@ -64,8 +85,10 @@ class StaticClips(TrainingClips):
         seed: int = 0,
         sizes: dict[str, int] | None = None,
         perturbation: Perturbation = None,
+        num_objects: int = 1,
     ) -> None:
         self.perturbation = perturbation
+        self.num_objects = num_objects
         self.pairs = pairs
         self.sizes = sizes or {}
         self.crop_size = crop_size
@@ -80,7 +103,12 @@ class StaticClips(TrainingClips):
         rng = np.random.default_rng((self.seed, epoch, index))
         image_path, mask_path = self.pairs[index]
         size = image_size(image_path)
-        mask = draw_object(rng, read_training_mask(mask_path, size))
+        all_objects = read_training_mask(mask_path, size)
+        mask = draw_object(rng, all_objects)
+        if self.num_objects == 2:
+            others = np.where(mask > 0, 0, all_objects)
+            if others.any() and rng.random() >= _PASTE_PROBABILITY:
+                mask += 2 * draw_object(rng, others)
         for _ in range(MAX_TRIES):
             geometries = self._draw_geometries(rng, *size)
             first = geometries[0].warp_labels(mask, self.crop_size)
@@ -89,14 +117,66 @@ class StaticClips(TrainingClips):
         labels = [first, *(g.warp_labels(mask, self.crop_size) for g in geometries[1:])]
 
         image, geometries = read_reduced(image_path, size, geometries)
+        images = self._draw_frames(rng, image, geometries)
+        name = f"{image_path.parent.name}/{image_path.stem}"
+        num_objects = 1
+        if self.num_objects == 2:
+            images, labels, num_objects = self._add_object(rng, images, labels)
+        slots = self.num_objects
+        return make_sample(rng, images, labels, num_objects, slots, name, self.perturbation)
+
+    def _add_object(
+        self, rng: np.random.Generator, images: list[np.ndarray], labels: list[np.ndarray]
+    ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+        """Return the frames, their labels and the number of objects, with a second object.
+
+        An object is pasted if the labels contain only one.
+        """
+        if all(frame.max() < 2 for frame in labels):
+            pasted = self._draw_pasted(rng)
+            pairs = zip(pasted.masks, labels, strict=True)
+            covered = [np.where(front > 0, np.uint8(2), behind) for front, behind in pairs]
+            if _shows_both(covered[0]):
+                return [*map(_paste, images, pasted.images, pasted.masks)], covered, 2
+        if _shows_both(labels[0]):
+            return images, labels, 2
+        larger = 1 + int((labels[0] == 2).sum() > (labels[0] == 1).sum())
+        return images, [(frame == larger).astype(np.uint8) for frame in labels], 1
+
+    def _draw_pasted(self, rng: np.random.Generator) -> _PastedObject:
+        """Draw an object of a random image, with its own colours, place and motion."""
+        image_path, mask_path = self.pairs[int(rng.integers(len(self.pairs)))]
+        size, side = image_size(image_path), self.crop_size
+        mask = draw_object(rng, read_training_mask(mask_path, size))
+        y, x = (float(places.mean()) for places in np.nonzero(mask))
+        start, motion = rng.uniform(-_PASTE_SHIFT, _PASTE_SHIFT, 2), rng.normal(0, _PASTE_MOTION, 2)
+        scale = rng.uniform(*_PASTE_SCALE) * side / min(size)
+        shared = scaling(scale, scale) @ translation(-x, -y)  # the object's centre is the origin
+        if rng.random() < 0.5:
+            shared = np.diag([-1.0, 1, 1]) @ shared
+        geometries = []
+        for t in range(self.num_frames):
+            own = _draw_frame_affine(rng, 1, 1)
+            place = (side - 1) / 2 + side * (start + t * motion)
+            geometries.append(Geometry(translation(*place) @ own @ shared))
+        masks = [geometry.warp_labels(mask, side) for geometry in geometries]
+        image, geometries = read_reduced(image_path, size, geometries)
+        return _PastedObject(self._draw_frames(rng, image, geometries), masks)
+
+    def _draw_frames(
+        self, rng: np.random.Generator, image: np.ndarray, geometries: Sequence[Geometry]
+    ) -> list[np.ndarray]:
+        """Warp an image to the frames of a clip and change the colours.
+
+        The frames share one change of colour, and each has a smaller one of its own.
+        """
         shared_colour = draw_colour(rng, _SHARED_JITTER, mean_colour(image))
         shared_mean = shared_colour @ np.append(mean_colour(image), 1)
-        images = []
+        frames = []
         for geometry in geometries:
             colour = compose_colour(shared_colour, draw_colour(rng, _FRAME_JITTER, shared_mean))
-            images.append(apply_colour(geometry.warp_image(image, self.crop_size), colour))
-        name = f"{image_path.parent.name}/{image_path.stem}"
-        return make_sample(rng, images, labels, 1, 1, name, self.perturbation)
+            frames.append(apply_colour(geometry.warp_image(image, self.crop_size), colour))
+        return frames
 
     def _draw_geometries(self, rng: np.random.Generator, height: int, width: int) -> list[Geometry]:
         """Draw the maps of T frames.
@@ -109,13 +189,7 @@ class StaticClips(TrainingClips):
             shared = flip(width) @ shared
         geometries = []
         for _ in range(self.num_frames):
-            own = affine(
-                width,
-                height,
-                degrees=rng.uniform(-20, 20),
-                scale=rng.uniform(0.9, 1.1),
-                shear=rng.uniform(-10, 10),
-            )
+            own = _draw_frame_affine(rng, width, height)
             matrix = self._draw_crop(rng, height, width) @ own @ shared
             displacement = None
             if rng.random() < _SPLINE_PROBABILITY:
@@ -133,6 +207,28 @@ class StaticClips(TrainingClips):
         x = rng.integers(0, round(width * scale) - self.crop_size + 1)
         y = rng.integers(0, round(height * scale) - self.crop_size + 1)
         return translation(-x, -y) @ scaling(scale, scale)
+
+
+def _draw_frame_affine(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+    """Draw the rotation, scale and shear of one frame, about the centre of an image."""
+    return affine(
+        width,
+        height,
+        degrees=rng.uniform(-20, 20),
+        scale=rng.uniform(0.9, 1.1),
+        shear=rng.uniform(-10, 10),
+    )
+
+
+def _shows_both(labels: np.ndarray) -> bool:
+    """Return True if objects 1 and 2 both cover enough of a frame."""
+    return all((labels == label).mean() >= _MIN_OBJECT_AREA for label in (1, 2))
+
+
+def _paste(image: np.ndarray, front: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Paste `front` (S, S, 3) into `image` at `mask` (S, S), with an edge of one soft pixel."""
+    soft = cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0)[..., None]
+    return np.round(image + soft * (front.astype(np.float32) - image)).astype(np.uint8)
 
 
 def read_training_mask(path: Path, size: tuple[int, int]) -> np.ndarray:

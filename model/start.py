@@ -17,7 +17,7 @@ def start_network(settings: TrainSettings, is_fresh: bool = True) -> Network:
     Raises:
         ValueError: the initial weights are missing, or belong to another network.
     """
-    is_single_object = settings.stage == "0"
+    is_single_object = settings.stage == "0" and settings.static_objects == 1
     if settings.load_network and is_fresh:
         network = load_network(
             settings.load_network, is_single_object, settings.seed, settings.method, settings.repeat

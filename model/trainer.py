@@ -97,6 +97,8 @@ class Trainer:
         backbone = [*self.network.key_encoder.backbone.parameters()]
         for parameter in backbone:
             parameter.requires_grad_(settings.backbone_lr > 0)
+        for part in self.network.key_encoder.backbone.first_stages(settings.frozen_stages):
+            part.requires_grad_(False)
         method = METHODS[network.spec.method]
         unroll: nn.Module = method.unroll(self.network)
         if settings.compile:
@@ -108,8 +110,9 @@ class Trainer:
         members = {id(parameter) for parameter in backbone}
         others = [p for p in self.network.parameters() if id(p) not in members]
         groups: list[dict[str, object]] = [{"params": others}]
-        if settings.backbone_lr > 0:
-            groups.append({"params": backbone, "lr": settings.lr * settings.backbone_lr})
+        learning = [parameter for parameter in backbone if parameter.requires_grad]
+        if learning:
+            groups.append({"params": learning, "lr": settings.lr * settings.backbone_lr})
         self.optimizer = torch.optim.Adam(
             groups,
             settings.lr,

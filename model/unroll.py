@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -13,6 +13,28 @@ from model.decoder import Decoded
 from model.features import MemoryEntry, QueryFeatures, view_of
 from model.matching import aggregate
 from model.network import Network
+
+
+class _SplitFrames(torch.autograd.Function):
+    """Split a feature of whole clips (B*T, C, h, w) into its frames, T of (B, C, h, w).
+
+    Indexing would compute the same. But the gradient of an index is a zero-filled tensor as large
+    as the whole feature, once for every frame, and all of them are summed. Here the gradient of a
+    frame is written once, to its place.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, feature: torch.Tensor, num_frames: int) -> tuple[torch.Tensor, ...]:
+        ctx.empty, ctx.shape = feature[:0], feature.shape
+        ctx.set_materialize_grads(False)  # frames that are not used have no gradient
+        return tuple(feature[t::num_frames] for t in range(num_frames))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor, None]:
+        gradient = ctx.empty.new_empty(ctx.shape).contiguous(memory_format=torch.channels_last)
+        for t, frame in enumerate(gradients):
+            gradient[t :: len(gradients)] = 0 if frame is None else frame
+        return gradient, None
 
 
 class Clip:
@@ -49,15 +71,17 @@ class Clip:
         self._features = (
             None
             if network.key_encoder.needs_prior
-            else network.key_encoder.project(self._image_features)
+            else {
+                name: _SplitFrames.apply(feature, self.num_frames)
+                for name, feature in vars(network.key_encoder.project(self._image_features)).items()
+            }
         )
 
     def query(self, t: int) -> QueryFeatures:
         """Compute the features of frame t; a prior is taken from the masks of frame t-1."""
-        batch = self.images.shape[0]
         if self._features is not None:
-            parts = {k: v.unflatten(0, (batch, -1))[:, t] for k, v in vars(self._features).items()}
-            return QueryFeatures(**parts)
+            return QueryFeatures(**{name: frames[t] for name, frames in self._features.items()})
+        batch = self.images.shape[0]
         features = ImageFeatures(*(v.unflatten(0, (batch, -1))[:, t] for v in self._image_features))
         prior = self.masks.amax(1, keepdim=True) if t > 0 else None
         return self.network.key_encoder.project(features, prior)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datasets.clips import TrainingClips
-from datasets.curriculum import find_data, stage_clips
+from datasets.curriculum import absent_data, find_data, stage_clips
 from datasets.training_videos import VideoClips
 from util.parse_settings import parse_train
 
@@ -69,6 +69,31 @@ def test_subsets(synthetic: Path, tmp_path: Path) -> None:
     clips = make_clips(synthetic, "3", *flags)
     assert isinstance(clips, VideoClips)
     assert [[v.name for v in s.videos] for s in clips.sets] == [["train-001"], ["train00000"]]
+
+
+def test_a_data_set_of_videos_can_be_left_out(synthetic: Path) -> None:
+    for flag, sizes in (("--yv_root", {"DAVIS": 2}), ("--davis_root", {"YouTube": 2})):
+        clips = make_clips(synthetic, "3", flag, "none")
+        assert clips.sizes == sizes
+        assert clips[0, 0].images.shape[0] == 3
+        assert len(absent_data("3", clips.sizes)) == 1
+
+
+def test_static_clips_can_have_two_objects(synthetic: Path) -> None:
+    assert make_clips(synthetic, "0")[0, 0].first_masks.shape[0] == 1
+    assert make_clips(synthetic, "0", "--static_objects", "2")[0, 0].first_masks.shape[0] == 2
+
+
+def test_static_clips_among_videos(synthetic: Path) -> None:
+    flags = ("--static_share", "0.5", "--static_root", str(synthetic / "static"))
+    clips, videos = make_clips(synthetic, "3", *flags), make_clips(synthetic, "3")
+    assert (clips.sizes["DAVIS"], clips.sizes["FSS"]) == (2, 4)
+    assert len(clips) == 2 * len(videos)
+    names = [clips[0, index].name.split("/")[0] for index in range(len(clips))]
+    assert {*names[: len(videos)]} == {"DAVIS", "YouTube"}
+    assert not {*names[len(videos) :]} & {"DAVIS", "YouTube"}
+    assert clips[0, len(clips) - 1].first_masks.shape == clips[0, 0].first_masks.shape
+    assert clips[1, len(videos)].name != clips[2, len(videos)].name
 
 
 def test_problems_of_all_stages_are_reported(synthetic: Path, tmp_path: Path) -> None:

@@ -162,6 +162,33 @@ def test_backbone_has_its_own_learning_rate(start: Train, saves: Path) -> None:
         assert changes["decoder."] == pytest.approx(1e-3, rel=0.02)
 
 
+def test_frozen_stages_keep_their_weights(start: Train, saves: Path) -> None:
+    settings = parse_one(["--id", "x", *TINY, "--backbone_weights", "none"])
+    torch.manual_seed(settings.seed)
+    before = start_network(settings).key_encoder.backbone.state_dict()
+    for number, frozen in {
+        0: (),
+        1: ("conv1", "bn1", "layer1"),
+        3: ("conv1", "bn1", "layer"),
+    }.items():
+        name = f"frozen{number}"
+        assert start(name, "-i", 1, "--frozen_stages", number) == 0
+        after = load_weights(saves / name, 1)
+        for key, value in before.items():
+            is_same = torch.equal(after[f"key_encoder.backbone.{key}"], value)
+            if key.startswith(frozen):
+                assert is_same, key
+            elif value.ndim == 4:  # biases at 0 have no gradient yet
+                assert not is_same, key
+
+
+def test_static_clips_of_two_objects_train_a_network_for_several(start: Train, saves: Path) -> None:
+    assert start("pairs", "-i", 2, "--static_objects", 2) == 0
+    saved = load(saves / "pairs" / "pairs_2.pth")
+    assert not saved["spec"]["is_single_object"]
+    assert saved["weights"]["value_encoder.backbone.conv1.weight"].shape[1] == 5
+
+
 def test_mixed_precision_keeps_float32_weights(start: Train, saves: Path) -> None:
     assert start("full", "-i", 3) == 0
     assert start("mixed", "-i", 3, mixed_precision=True) == 0

@@ -57,13 +57,33 @@ class TrainSettings:
     save_dir: str = _run("saves", "folder of all runs")
     plugin: list[str] = _run([], PLUGIN_HELP)
 
-    static_root: str = _data("data/static", "folder of the static image data sets", only=("0",))
+    static_root: str = _data(
+        "data/static",
+        "folder of the static image data sets, for stage 0 and for --static_share",
+        only=("0", "2", "3"),
+    )
+    static_objects: int = _data(
+        1,
+        "largest number of objects of a static clip, 1 or 2: the second is another object of the "
+        "image, or an object of another image pasted in front of the first",
+        only=("0",),
+    )
+    static_share: float = _data(
+        0.0,
+        "share of static clips, with up to two objects, among the clips of an epoch, from 0 to "
+        "below 1",
+        only=("2", "3"),
+    )
     bl_root: str = _data("data/BL30K", "folder of BL30K", only=("1",))
     davis_root: str = _data(
-        "data/DAVIS", "folder of DAVIS, which contains 2017/trainval", only=("2", "3")
+        "data/DAVIS",
+        "folder of DAVIS, which contains 2017/trainval; none trains without DAVIS",
+        only=("2", "3"),
     )
     yv_root: str = _data(
-        "data/YouTube", "folder of YouTube-VOS, which contains train_480p", only=("2", "3")
+        "data/YouTube",
+        "folder of YouTube-VOS, which contains train_480p; none trains without YouTube-VOS",
+        only=("2", "3"),
     )
     davis_subset: str = _data(
         "",
@@ -135,6 +155,11 @@ class TrainSettings:
         1.0,
         "learning rate of the key encoder's backbone as a multiple of --lr; 0 freezes the "
         "backbone, which is faster",
+    )
+    frozen_stages: int = _optimisation(
+        0,
+        "first stages of the key encoder's backbone that are not trained, 0 to 3, which is faster; "
+        "stage 1 is the first convolution and layer1",
     )
     steps: list[int] = _optimisation(
         [150_000], "iterations at which the learning rate is multiplied by --gamma"
