@@ -82,7 +82,7 @@ def test_a_run_with_a_killed_process_is_resumed(
     output = tmp_path / "out"
     process = start(davis, tiny_weights, output, 2)
     deadline = time.monotonic() + 120
-    while not (complete := [p for p in output.glob("val-*") if p.is_dir()]):
+    while not any(output.glob(".run.*.json")):  # a video is complete once it is listed
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)
@@ -92,10 +92,13 @@ def test_a_run_with_a_killed_process_is_resumed(
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode != 0, printed
+    names = set(json.loads((output / "run.json").read_text())["videos"])
+    for path in output.glob(".run.*.json"):
+        names |= set(json.loads(path.read_text()))
+    complete = [output / name for name in names]
     before = {path: path.stat().st_mtime_ns for folder in complete for path in folder.iterdir()}
-    num_complete = sum(path.is_dir() for path in output.glob("val-*"))
     report = finish(start(davis, tiny_weights, output, 2))
-    assert f"{num_complete} videos were complete before" in report
+    assert f"{len(names)} videos were complete before" in report
     after = {path: path.stat().st_mtime_ns for folder in complete for path in folder.iterdir()}
     assert before == after
     assert read_masks(output) == expected
