@@ -14,6 +14,10 @@ from typing import IO
 
 import progressbar
 
+# Errors of damaged archives. RuntimeError: encrypted, or an unknown compression.
+ARCHIVE_ERRORS = (
+    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError,
+)  # fmt: skip
 MAX_WRAPPING = 3  # folder levels that are searched for the data set
 
 
@@ -21,8 +25,9 @@ def extract(archive: Path, folder: Path) -> None:
     """Extract the regular files of a zip or tar archive to `folder`.
 
     Raises:
-        ValueError: the file is no archive or is damaged, or a member is a link or has a path
-            outside `folder`.
+        ValueError: the file is no archive, is damaged or encrypted, or a member is a link or has a
+            path outside `folder`.
+        OSError: a file cannot be written.
     """
     members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
     widgets = [progressbar.Counter(), " files ", progressbar.Timer()]
@@ -34,7 +39,9 @@ def extract(archive: Path, folder: Path) -> None:
                 with path.open("wb") as output:
                     shutil.copyfileobj(stream, output, 1 << 20)
                 bar.update(count)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (*ARCHIVE_ERRORS, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of this machine; those of damaged gzip and bzip2 data have no number
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"{archive} is damaged or is no zip or tar archive ({reason}); delete it and run this "

@@ -48,11 +48,13 @@ class TrainingClips(torch.utils.data.Dataset[ClipSample]):
 class MixedClips(TrainingClips):
     """All clips of one data set, and a number of clips of another one, in every epoch.
 
+    The clips of the other data set are taken in random order, each once before any is repeated.
+
     Args:
         main: data set that every epoch contains completely.
-        other: data set that every epoch draws `num_other` random clips from.
+        other: data set of the additional clips.
         num_other: clips of `other` per epoch.
-        seed: seed of the draws.
+        seed: seed of the order.
     """
 
     def __init__(
@@ -68,8 +70,10 @@ class MixedClips(TrainingClips):
         epoch, index = key
         if index < len(self.main):
             return self.main[key]
-        rng = np.random.default_rng((self.seed, epoch, index))
-        return self.other[epoch, int(rng.integers(len(self.other)))]
+        position = epoch * self.num_other + index - len(self.main)
+        pass_number, place = divmod(position, len(self.other))
+        order = np.random.default_rng((self.seed, pass_number)).permutation(len(self.other))
+        return self.other[pass_number, int(order[place])]
 
 
 class Geometry(NamedTuple):

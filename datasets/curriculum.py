@@ -127,7 +127,7 @@ def stage_clips(settings: TrainSettings, data: StageData, clips_per_update: int)
     )
     if num_static == 0:
         return clips
-    # Clips of videos have two slots for objects; static clips must have as many in a batch.
+    # Clips of videos have up to two objects. Static clips must have as many, to fit into a batch.
     static = _static_clips(settings, data.static, perturbation, num_objects=2)
     return MixedClips(clips, static, num_static, settings.seed)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -70,9 +69,19 @@ def fetch(item: Item, root: Path, downloader: Downloader = google_drive) -> bool
         False if the item was already there.
 
     Raises:
-        ValueError: no network, exceeded quota, damaged or unsafe archive; the message says what to
-            do.
+        ValueError: no network, exceeded quota, damaged or unsafe archive, or a file cannot be
+            written; the message says what to do.
     """
+    try:
+        return _fetch(item, root, downloader)
+    except OSError as error:
+        raise ValueError(
+            f"{item.name} could not be written to {root}: {error}; free space there or check its "
+            "permissions, and run this again."
+        ) from error
+
+
+def _fetch(item: Item, root: Path, downloader: Downloader) -> bool:
     target = root / item.destination
     if is_present(item, root):
         print(f"{item.name}: {target} exists already, skipped.")
@@ -167,11 +176,7 @@ def _download(item: Item, path: Path, downloader: Downloader) -> None:
         downloader(item, partial)
     except (DownloadError, OSError) as error:
         if isinstance(error, OSError) and error.errno in LOCAL_ERRORS:
-            reason = os.strerror(error.errno or 0)
-            raise ValueError(
-                f"{item.name} could not be written to {path}: {reason}; free space there or check "
-                "its permissions, and run this again."
-            ) from error
+            raise
         raise ValueError(_manual_download(item, path, _reason(error))) from error
     problem = _find_problem(item, partial)
     if problem:

@@ -65,7 +65,8 @@ class StaticClips(TrainingClips):
     """Clips of one or two objects, made from images with masks.
 
     The second object is another object of the image, or an object of another image that is pasted
-    in front and moves by itself. A clip has one object if its first frame would hardly show both.
+    in front and moves by itself. A clip has one object if either would cover less than 0.5 % of the
+    first frame.
 
     Args:
         pairs: (image, mask) paths, see `mix_static`.
@@ -122,15 +123,15 @@ class StaticClips(TrainingClips):
         num_objects = 1
         if self.num_objects == 2:
             images, labels, num_objects = self._add_object(rng, images, labels)
-        slots = self.num_objects
-        return make_sample(rng, images, labels, num_objects, slots, name, self.perturbation)
+        most = self.num_objects
+        return make_sample(rng, images, labels, num_objects, most, name, self.perturbation)
 
     def _add_object(
         self, rng: np.random.Generator, images: list[np.ndarray], labels: list[np.ndarray]
     ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
         """Return the frames, their labels and the number of objects, with a second object.
 
-        An object is pasted if the labels contain only one.
+        An object is pasted if no frame shows the second object of the image.
         """
         if all(frame.max() < 2 for frame in labels):
             pasted = self._draw_pasted(rng)
@@ -226,7 +227,7 @@ def _shows_both(labels: np.ndarray) -> bool:
 
 
 def _paste(image: np.ndarray, front: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Paste `front` (S, S, 3) into `image` at `mask` (S, S), with an edge of one soft pixel."""
+    """Paste `front` (S, S, 3) into `image` at `mask` (S, S); edges are blended over one pixel."""
     soft = cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0)[..., None]
     return np.round(image + soft * (front.astype(np.float32) - image)).astype(np.uint8)
 

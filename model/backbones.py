@@ -162,10 +162,10 @@ class ResNetBackbone(nn.Module):
         feat8 = self.layer2(feat4)  # (B, C8, H/8, W/8)
         return ImageFeatures(feat4, feat8, self.layer3(feat8))
 
-    def first_stages(self, number: int) -> list[nn.Module]:
-        """List the modules of the first stages, 0 to 3; the first one includes conv1."""
-        stages = [self.layer1, self.layer2, self.layer3][:number]
-        return [self.conv1, self.bn1, *stages] if stages else []
+    def first_layers(self, number: int) -> list[nn.Module]:
+        """List the modules of the first residual layers, 0 to 3, with those before layer1."""
+        layers = [self.layer1, self.layer2, self.layer3][:number]
+        return [self.conv1, self.bn1, *layers] if layers else []
 
     def fold_blocks(self) -> None:
         """Replace residual blocks by blocks of convolutions alone.

@@ -116,12 +116,12 @@ def load_network(
 
     Args:
         path: file of this code, or published checkpoint.
-        is_single_object: build the network of stage 0, not the one for several objects.
-        seed: initialises what weights of stage 0 lack for later stages: an orthogonal input channel
-            of the value encoder, as published, and parts that stage 0 does not have.
-        method: load weights of stage 0 as this method if all its tensors are there (RDE's are
+        is_single_object: build the network for one object, not the one for several.
+        seed: seed of the parameters that weights for one object lack: an orthogonal input channel
+            of the value encoder, as published, and parts that only several objects need.
+        method: load weights for one object as this method if all its tensors are there (RDE's are
             STCN's).
-        repeat: see NetworkSpec; for weights of stage 0.
+        repeat: see NetworkSpec; for weights for one object.
 
     Raises:
         ValueError: the weights do not fit; the message lists missing and extra tensors and
@@ -130,8 +130,9 @@ def load_network(
     spec, weights = read_weights(path)
     if is_single_object and not spec.is_single_object:
         raise ValueError(
-            f"{path} was trained with several objects (stages 1 to 3), but stage 0 trains with "
-            "one: leave out --load_network, or train a later stage, such as --stage 3."
+            f"{path} was trained with several objects, but stage 0 trains with one: give "
+            "--static_objects 2, leave out --load_network, or train a later stage, such as "
+            "--stage 3."
         )
     if spec.is_single_object:
         other = replace(spec, method=method or spec.method, repeat=repeat)

@@ -1,4 +1,4 @@
-"""What the encoders return: query features, memory frames, and memory as rows to read.
+"""Outputs of the encoders: query features, memory frames, and memory as rows to read.
 
 Shapes: see the legend in network.py.
 """

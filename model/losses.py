@@ -149,9 +149,9 @@ def segmentation_and_quality_loss(
 ) -> dict[str, torch.Tensor]:
     """Compute QDMN's loss: `segmentation_loss`, plus the squared error of the quality head.
 
-    The target of a quality score is the IoU of (probability > 0.5) with the ground truth. Scores
-    and IoUs of a frame are averaged over the object slots; an empty slot has IoU 0, as published.
-    Scores of perturbed first masks are compared object by object.
+    The target of the quality is the IoU of (probability > 0.5) with the ground truth. Quality and
+    IoU of a frame are averaged over all object indices; an absent object has IoU 0, as published.
+    The quality of perturbed first masks is compared object by object.
 
     Args: see `segmentation_loss`; `outputs` is that of QualityUnroll.
 

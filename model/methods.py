@@ -111,7 +111,7 @@ def _build_gsfm(spec: NetworkSpec, widths: Widths) -> Network:
 
 def _build_rde(spec: NetworkSpec, widths: Widths) -> Network:
     network = _build_stcn(spec, widths)
-    if not spec.is_single_object:  # clips of stage 0 are not compressed
+    if not spec.is_single_object:  # clips of one object are not compressed
         network.compressor = Compressor(widths.key, widths.value, spec.repeat)
     return network
 

@@ -42,11 +42,11 @@ _MEMORY_SHARE, _TENSORS = 1 / 4, 12
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What defines a network; every checkpoint contains it."""
+    """Specification of a network; every checkpoint contains one."""
 
     method: str = "stcn"
     size: str = "base"
-    is_single_object: bool = False  # stage 0: the value encoder has no input for other objects
+    is_single_object: bool = False  # the value encoder has no input for other objects
     repeat: int = 0  # squeeze-and-excitation blocks in the compressor (RDE)
 
 
@@ -56,7 +56,7 @@ class Network(nn.Module):
     `build_network` (model/methods.py) builds the parts.
 
     Args:
-        spec: what the network was built from.
+        spec: specification of the network.
         key_encoder: image -> query features.
         value_encoder: image and masks -> memory frame.
         decoder: readout and query features -> logits.

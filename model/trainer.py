@@ -97,7 +97,7 @@ class Trainer:
         backbone = [*self.network.key_encoder.backbone.parameters()]
         for parameter in backbone:
             parameter.requires_grad_(settings.backbone_lr > 0)
-        for part in self.network.key_encoder.backbone.first_stages(settings.frozen_stages):
+        for part in self.network.key_encoder.backbone.first_layers(settings.frozen_layers):
             part.requires_grad_(False)
         method = METHODS[network.spec.method]
         unroll: nn.Module = method.unroll(self.network)
@@ -195,8 +195,8 @@ class Trainer:
 
     def _split(self, labels: torch.Tensor) -> torch.Tensor:
         """Split labels (B, H, W) into masks (B, O, H, W), float32 in {0, 1}."""
-        num_slots = 1 if self.network.spec.is_single_object else 2
-        objects = torch.arange(1, num_slots + 1, device=labels.device)[None, :, None, None]
+        max_objects = 1 if self.network.spec.is_single_object else 2
+        objects = torch.arange(1, max_objects + 1, device=labels.device)[None, :, None, None]
         return (labels[:, None] == objects).float()
 
     def _losses(

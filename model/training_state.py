@@ -225,7 +225,7 @@ def resume(trainer: Trainer, path: Path | str) -> None:
     if differences:
         raise ValueError(
             f"{path} has another network than requested ({'; '.join(differences)}): give the same "
-            "--method, --size, --stage and --repeat."
+            "--method, --size, --stage, --static_objects and --repeat."
         )
     differences = _list_changed_settings(trainer, content["record"])
     if differences:
@@ -254,7 +254,8 @@ def _list_changed_settings(trainer: Trainer, record: Record) -> list[str]:
         **asdict(TrainSettings()),
         **{_FORMER_SETTINGS.get(name, name): v for name, v in record["settings"].items()},
     }
-    sizes = {name: trainer.record.get(name) for name in ("clips_per_update", "num_samples")}
+    names = ("clips_per_update", "num_samples", "dataset_sizes")
+    sizes = {name: trainer.record.get(name) for name in names}
     may_change = _MAY_CHANGE
     if trainer.settings.stage != "0":  # --jump_fractions are shares of --iterations
         may_change = _MAY_CHANGE - {"iterations"}

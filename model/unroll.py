@@ -14,24 +14,25 @@ from model.features import MemoryEntry, QueryFeatures, view_of
 from model.matching import aggregate
 from model.network import Network
 
+Frames = tuple[torch.Tensor, ...]  # a feature of each frame, (B, C, h, w)
+
 
 class _SplitFrames(torch.autograd.Function):
     """Split a feature of whole clips (B*T, C, h, w) into its frames, T of (B, C, h, w).
 
-    Indexing would compute the same. But the gradient of an index is a zero-filled tensor as large
-    as the whole feature, once for every frame, and all of them are summed. Here the gradient of a
-    frame is written once, to its place.
+    Indexing gives the same frames, but its backward pass fills one tensor of the whole feature with
+    zeros per frame, and adds them. Here the gradient of each frame is written to its place.
     """
 
     @staticmethod
-    def forward(ctx: Any, feature: torch.Tensor, num_frames: int) -> tuple[torch.Tensor, ...]:
-        ctx.empty, ctx.shape = feature[:0], feature.shape
+    def forward(ctx: Any, feature: torch.Tensor, num_frames: int) -> Frames:
+        ctx.shape, ctx.options = feature.shape, {"dtype": feature.dtype, "device": feature.device}
         ctx.set_materialize_grads(False)  # frames that are not used have no gradient
         return tuple(feature[t::num_frames] for t in range(num_frames))
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor | None) -> tuple[torch.Tensor, None]:
-        gradient = ctx.empty.new_empty(ctx.shape).contiguous(memory_format=torch.channels_last)
+        gradient = torch.empty(ctx.shape, memory_format=torch.channels_last, **ctx.options)
         for t, frame in enumerate(gradients):
             gradient[t :: len(gradients)] = 0 if frame is None else frame
         return gradient, None
@@ -66,25 +67,23 @@ class Clip:
         slots = torch.arange(1, self.num_slots + 1, device=images.device)
         self.selector = (slots <= num_objects[:, None])[:, :, None, None]
         self.outputs: dict[str, list[torch.Tensor]] = defaultdict(list)
-        self._image_features = network.key_encoder.encode_image(images.flatten(0, 1))
-        # All frames at once, unless a frame needs the masks of the previous frame.
-        self._features = (
-            None
-            if network.key_encoder.needs_prior
-            else {
-                name: _SplitFrames.apply(feature, self.num_frames)
-                for name, feature in vars(network.key_encoder.project(self._image_features)).items()
-            }
-        )
+        # All frames at once. Only a query that needs the previous masks is encoded frame by frame.
+        features = network.encode_image(images.flatten(0, 1))
+        if network.key_encoder.needs_prior:
+            self._features = self._split_frames(features._asdict())
+        else:
+            self._features = self._split_frames(vars(network.encode_query(features)))
 
     def query(self, t: int) -> QueryFeatures:
         """Compute the features of frame t; a prior is taken from the masks of frame t-1."""
-        if self._features is not None:
-            return QueryFeatures(**{name: frames[t] for name, frames in self._features.items()})
-        batch = self.images.shape[0]
-        features = ImageFeatures(*(v.unflatten(0, (batch, -1))[:, t] for v in self._image_features))
+        features = {name: frames[t] for name, frames in self._features.items()}
+        if not self.network.key_encoder.needs_prior:
+            return QueryFeatures(**features)
         prior = self.masks.amax(1, keepdim=True) if t > 0 else None
-        return self.network.key_encoder.project(features, prior)
+        return self.network.encode_query(ImageFeatures(**features), prior)
+
+    def _split_frames(self, features: dict[str, torch.Tensor]) -> dict[str, Frames]:
+        return {name: _SplitFrames.apply(f, self.num_frames) for name, f in features.items()}
 
     def read(self, entries: list[MemoryEntry], query: QueryFeatures) -> torch.Tensor:
         """Read all memory entries: readout (B, O, CV, h, w)."""
@@ -115,7 +114,7 @@ class Clip:
         return aggregate(prob * self.selector, dim=1)
 
     def encode_memory(self, t: int, query: QueryFeatures) -> MemoryEntry:
-        """Encode frame t with `masks`; collect the quality score of a predicted frame."""
+        """Encode frame t with `masks`; collect the quality of a predicted frame."""
         next_image = self.images[:, t + 1] if t + 1 < self.num_frames else None
         entry = self.network.encode_memory(self.images[:, t], query, self.masks, next_image)
         if entry.quality is not None and t > 0:
@@ -184,7 +183,7 @@ class ClipUnroll(nn.Module):
 
 
 class QualityUnroll(ClipUnroll):
-    """QDMN's clip: the quality head scores every predicted frame, and perturbed first masks."""
+    """QDMN's clip: quality of every predicted frame, and of perturbed first masks."""
 
     encodes_last_frame = True
 
@@ -197,8 +196,8 @@ class QualityUnroll(ClipUnroll):
     ) -> Clip:
         """See ClipUnroll.
 
-        If masks are perturbed, further outputs are "perturbed_quality", the scores of the perturbed
-        masks, and "perturbed_iou", their IoU with the true ones, (B, 1, O) each.
+        If masks are perturbed, further outputs are "perturbed_quality", the quality of these masks,
+        and "perturbed_iou", their IoU with the true masks, (B, 1, O) each.
         """
         clip = super().start(images, first_masks, num_objects, true_masks)
         if true_masks is not None:

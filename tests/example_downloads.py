@@ -41,6 +41,28 @@ def zip_bytes(files: Files) -> bytes:
     return buffer.getvalue()
 
 
+def break_deflate(content: bytes) -> bytes:
+    """Damage the compressed data of the first file of a zip archive: zlib.error when it is read."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        info = archive.infolist()[0]
+    assert info.compress_type == zipfile.ZIP_DEFLATED
+    extra = int.from_bytes(content[info.header_offset + 28 : info.header_offset + 30], "little")
+    start = info.header_offset + 30 + len(info.filename) + extra
+    return content[:start] + b"\xff" + content[start + 1 :]
+
+
+def set_flag(content: bytes, flag: int, compression: int | None = None) -> bytes:
+    """Set a flag (1: encrypted) and the compression of all files of a zip archive."""
+    damaged = bytearray(content)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = -1
+        while (at := content.find(signature, at + 1)) >= 0:
+            damaged[at + offset] |= flag
+            if compression is not None:
+                damaged[at + offset + 2] = compression
+    return bytes(damaged)
+
+
 def tar_bytes(files: Files, mode: str = "w") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]

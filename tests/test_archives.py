@@ -19,6 +19,7 @@ from tests.example_downloads import (
     Files,
     inside,
     read_tree,
+    set_flag,
     tar_bytes,
     zip_bytes,
 )
@@ -42,7 +43,14 @@ def make_damaged_zip() -> bytes:
 
 @pytest.mark.parametrize(
     "content",
-    [b"no archive", make_damaged_zip(), tar_bytes({"JPEGImages/0.jpg": b"i" * 9999})[:6000]],
+    [
+        b"no archive",
+        make_damaged_zip(),
+        set_flag(zip_bytes(VIDEO), 1),
+        set_flag(zip_bytes(VIDEO), 0, compression=99),
+        tar_bytes({"JPEGImages/0.jpg": b"i" * 9999})[:6000],
+        tar_bytes({"JPEGImages/0.jpg": b"i" * 9999}, "w:gz")[:-8] + bytes(8),  # wrong checksum
+    ],
 )
 def test_damaged_archive_is_kept_and_reported(tmp_path: Path, content: bytes) -> None:
     path = archive_path(DAVIS, tmp_path)

@@ -281,6 +281,23 @@ def test_weights_that_do_not_fit_are_refused_before_any_entry_runs(
     assert not (tmp_path / "out").exists()
 
 
+def test_ground_truth_is_checked_before_any_entry_runs(
+    davis: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = shutil.copytree(davis, tmp_path / "davis")
+    folder = copied / "trainval" / "Annotations" / "480p" / "val-001"
+    mask = folder / "00004.png"
+    mask.write_bytes(mask.read_bytes()[:60])
+    assert run(copied, tmp_path / "out", tiny_weights) == 2
+    assert f"{mask} " in capsys.readouterr().err
+    for path in [*folder.iterdir()][1:]:
+        if path.name != "00000.png":
+            path.unlink()
+    assert run(copied, tmp_path / "out", tiny_weights) == 2
+    assert "val-001 has" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -209,9 +209,26 @@ def test_resizing_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content[:200] if "landscape" in name else content)
     assert resize_youtube.main(arguments) == 2
-    assert "landscape/00000.jpg cannot be read as an image" in capsys.readouterr().err
+    assert "landscape/00000.jpg cannot be read, it is truncated" in capsys.readouterr().err
     assert resize_youtube.main([*arguments[:3], "0"]) == 2
     assert "--workers" in capsys.readouterr().err
+
+
+def test_failed_resizing_does_not_hide_failed_downloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drive(id: str, output: str, resume: bool) -> None:
+        if id == download_datasets.DATASETS["davis2016"].file_id:
+            raise QUOTA
+        files = {name: content[:99] for name, content in youtube_files().items()}
+        Path(output).write_bytes(zip_bytes(inside(files, "train")))
+
+    monkeypatch.setattr(gdown, "download", drive)
+    arguments = ["--root", str(tmp_path), "--workers", "1", "--only"]
+    assert download_datasets.main([*arguments, "davis2016", "youtube_train"]) == 2
+    error = capsys.readouterr().err
+    assert "davis2016 could not be downloaded" in error
+    assert "landscape/00000.jpg cannot be read" in error
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import gdown
 import pytest
 
 from datasets import archives
-from datasets.download import Item, archive_path, fetch
+from datasets.download import Item, archive_path, fetch, fetch_all
 from tests.example_downloads import (
     DAVIS,
     FOLDER,
@@ -137,6 +137,19 @@ def test_failed_download_explains_the_manual_download(
 def test_full_disk_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"could not be written to .*No space left"):
         fetch(DAVIS, tmp_path, FakeDrive(OSError(errno.ENOSPC, "No space left on device")))
+
+
+def test_an_archive_that_cannot_be_extracted_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "0.jpg")
+
+    monkeypatch.setattr(archives.shutil, "copyfileobj", fail)
+    (failure,) = fetch_all([DAVIS, WEIGHTS], tmp_path, FakeDrive(zip_bytes(VIDEO)))
+    assert failure.startswith(f"davis2016 could not be written to {tmp_path}: ")
+    assert "No space left on device: '0.jpg'; free space there" in failure
+    assert list(read_tree(tmp_path)) == ["DAVIS/davis2016.zip", "stcn.pth"]
 
 
 @pytest.mark.parametrize("response", [b"<!DOCTYPE html><html>quota</html>", b""])

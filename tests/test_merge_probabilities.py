@@ -13,6 +13,7 @@ import torch
 from inference.labels import resize_prob
 from inference.probability_files import PROBABILITIES, FrameProbabilities, write_probabilities
 from scripts import merge_probabilities
+from tests.example_downloads import break_deflate
 from util.masks import DAVIS_PALETTE, write_mask
 
 SIZE = (24, 40)
@@ -96,6 +97,38 @@ def test_many_objects_are_merged_in_small_groups(monkeypatch: pytest.MonkeyPatch
     assert sum(group_sizes) == 2 * 21
     with pytest.raises(ValueError, match="one run has the objects"):
         merge_probabilities.merge_frame([parts[0], draw(3, SIZE, 3)], shares, SIZE)
+
+
+def test_the_output_may_be_a_link_to_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "a")
+    (tmp_path / "disk" / ".partial" / "old").mkdir(parents=True)  # of a killed run
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    assert merge(tmp_path / "out", run, run) == 0
+    assert (tmp_path / "out").is_symlink()
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["clip", "merged.json"]
+    assert merge(tmp_path / "out", run) == 2  # not empty
+
+    def fail(*_: object) -> None:
+        raise OSError("The disk is full.")
+
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(merge_probabilities, "write_mask", fail)
+    assert merge(tmp_path / "new", run) == merge(tmp_path / "empty", run) == 2
+    assert not (tmp_path / "new").exists()
+    assert not [*(tmp_path / "empty").iterdir()]
+
+
+@pytest.mark.parametrize("content", [b"no archive", None])
+def test_damaged_probabilities_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    run = write_run(tmp_path / "a")
+    path = run / "clip" / PROBABILITIES / "00001.npz"
+    path.write_bytes(content or break_deflate(path.read_bytes()))
+    assert merge(tmp_path / "out", run) == 2
+    assert f"{path} cannot be read as probabilities" in capsys.readouterr().err
 
 
 def test_number_of_workers_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_flags_of_other_stages_are_refused(capsys: pytest.CaptureFixture[str]) -
         ("--id a --static_objects 3", "--static_objects must be 1 or 2"),
         ("--id a --stage 3 --static_objects 2", "--static_objects"),
         ("--id a --stage 3 --static_share 1", "--static_share must be from 0 to below 1"),
-        ("--id a --frozen_stages 4", "--frozen_stages must be from 0"),
+        ("--id a --frozen_layers 4", "--frozen_layers must be from 0"),
         ("--id a --stage 3 --davis_root none --yv_root none", "leave no data: give one of the"),
         ("--id a --lr 0", "--lr must be above 0"),
         ("--id a --lr nan", "--lr must be a finite number, 0 or more"),

@@ -85,7 +85,11 @@ def test_weights_of_another_network_fail(
     other_size = "contains weights of --method stcn --size tiny, not of stcn small"
     for path, options, sentence in [
         (done / "done_2.pth", "--size small", f"{done / 'done_2.pth'} {other_size}"),
-        (tiny_weights, "", f"{tiny_weights} was trained with several objects (stages 1 to 3)"),
+        (
+            tiny_weights,
+            "",
+            f"{tiny_weights} was trained with several objects, but stage 0",
+        ),
         (tmp_path / "none.pth", "", f"There is no file {tmp_path / 'none.pth'}"),
     ]:
         assert start("x", "-i", 1, "--load_network", path, *options.split()) == 2

@@ -14,6 +14,7 @@ from PIL import Image
 import eval_davis
 import eval_youtube
 from scripts import make_submission
+from tests.example_downloads import break_deflate, set_flag
 
 Zip = dict[str, bytes]
 
@@ -142,6 +143,10 @@ def test_no_zip_is_written_if_masks_have_problems(
     assert make_submission.main([*pack, "--output", str(tmp_path / "x.zip")]) == 2
     assert "video test-dev-000 lacks 00003.png" in capsys.readouterr().err
     assert not (tmp_path / "x.zip").exists()
-    (tmp_path / "x.zip").write_bytes(b"not a zip")
-    assert make_submission.main(["davis", *flags, "--check", str(tmp_path / "x.zip")]) == 2
-    assert "is not a zip file" in capsys.readouterr().err
+    with zipfile.ZipFile(tmp_path / "y.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(FIRST, files[FIRST] * 9)
+    content = (tmp_path / "y.zip").read_bytes()
+    for damaged in (b"not a zip", break_deflate(content), set_flag(content, 1)):
+        (tmp_path / "x.zip").write_bytes(damaged)
+        assert make_submission.main(["davis", *flags, "--check", str(tmp_path / "x.zip")]) == 2
+        assert "x.zip cannot be read as a zip file" in capsys.readouterr().err

@@ -242,6 +242,9 @@ def test_chosen_layouts_and_existing_folders(
     assert make_synthetic.main([str(tmp_path), "--layouts", "static", "bl30k", *small]) == 2
     assert "BL30K exists and is not empty" in capsys.readouterr().err
     assert names(tmp_path) == ["BL30K"]  # no layout was written
+    (tmp_path / "file").touch()
+    assert make_synthetic.main([str(tmp_path / "file"), *small]) == 2
+    assert "file is a file; choose a folder" in capsys.readouterr().err
 
 
 def test_layout_names() -> None:

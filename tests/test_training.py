@@ -162,7 +162,7 @@ def test_backbone_has_its_own_learning_rate(start: Train, saves: Path) -> None:
         assert changes["decoder."] == pytest.approx(1e-3, rel=0.02)
 
 
-def test_frozen_stages_keep_their_weights(start: Train, saves: Path) -> None:
+def test_frozen_layers_keep_their_weights(start: Train, saves: Path) -> None:
     settings = parse_one(["--id", "x", *TINY, "--backbone_weights", "none"])
     torch.manual_seed(settings.seed)
     before = start_network(settings).key_encoder.backbone.state_dict()
@@ -172,7 +172,7 @@ def test_frozen_stages_keep_their_weights(start: Train, saves: Path) -> None:
         3: ("conv1", "bn1", "layer"),
     }.items():
         name = f"frozen{number}"
-        assert start(name, "-i", 1, "--frozen_stages", number) == 0
+        assert start(name, "-i", 1, "--frozen_layers", number) == 0
         after = load_weights(saves / name, 1)
         for key, value in before.items():
             is_same = torch.equal(after[f"key_encoder.backbone.{key}"], value)

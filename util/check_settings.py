@@ -38,8 +38,8 @@ def check_train(settings: TrainSettings, parser: argparse.ArgumentParser) -> Non
         parser.error("--static_share must be from 0 to below 1.")
     if settings.stage in ("2", "3") and settings.davis_root == settings.yv_root == "none":
         parser.error("--davis_root none and --yv_root none leave no data: give one of the folders.")
-    if not 0 <= settings.frozen_stages <= 3:
-        parser.error("--frozen_stages must be from 0 (all stages are trained) to 3.")
+    if not 0 <= settings.frozen_layers <= 3:
+        parser.error("--frozen_layers must be from 0 (no layer is frozen) to 3.")
     if settings.global_batch < 0:
         parser.error("--global_batch must be 0 (--batch_size on each process) or more.")
     if settings.num_workers < 0:

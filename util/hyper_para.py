@@ -39,8 +39,8 @@ class TrainSettings:
     stage: str = _run(
         "0",
         "stage of the curriculum: 0 static images, 1 BL30K, 2 DAVIS and YouTube-VOS after stage 1, "
-        "3 the same after stage 0; or several in a row, such as 03 or 012, as the runs <id>_s0, "
-        "<id>_s03, each from the weights of the one before",
+        "3 DAVIS and YouTube-VOS after stage 0. Several digits, such as 03, train several stages, "
+        "as the runs <id>_s0 and <id>_s03; each starts from the weights of the stage before",
     )
     load_network: str = _run("", "file of weights to start from, at iteration 0")
     load_model: str = _run(
@@ -77,12 +77,12 @@ class TrainSettings:
     bl_root: str = _data("data/BL30K", "folder of BL30K", only=("1",))
     davis_root: str = _data(
         "data/DAVIS",
-        "folder of DAVIS, which contains 2017/trainval; none trains without DAVIS",
+        "folder of DAVIS, which contains 2017/trainval; the value none excludes DAVIS",
         only=("2", "3"),
     )
     yv_root: str = _data(
         "data/YouTube",
-        "folder of YouTube-VOS, which contains train_480p; none trains without YouTube-VOS",
+        "folder of YouTube-VOS, which contains train_480p; the value none excludes YouTube-VOS",
         only=("2", "3"),
     )
     davis_subset: str = _data(
@@ -130,13 +130,11 @@ class TrainSettings:
     decoder_f2_weight: float = _method(
         10.0,
         "weight of the KL divergence between readouts of the embedding and of all frames, frame 2",
-        only=("1", "2", "3"),
         methods=("rde",),
     )
     decoder_f4_weight: float = _method(
         10.0,
         "weight of the same divergence in frame 4",
-        only=("1", "2", "3"),
         methods=("rde",),
     )
     repeat: int = _method(
@@ -156,10 +154,10 @@ class TrainSettings:
         "learning rate of the key encoder's backbone as a multiple of --lr; 0 freezes the "
         "backbone, which is faster",
     )
-    frozen_stages: int = _optimisation(
+    frozen_layers: int = _optimisation(
         0,
-        "first stages of the key encoder's backbone that are not trained, 0 to 3, which is faster; "
-        "stage 1 is the first convolution and layer1",
+        "number of residual layers of the key encoder's backbone to freeze, from the first, 0 to "
+        "3, which is faster; 1 also freezes the first convolution",
     )
     steps: list[int] = _optimisation(
         [150_000], "iterations at which the learning rate is multiplied by --gamma"
