@@ -17,6 +17,7 @@ import numpy as np
 import progressbar
 from PIL import Image
 
+from datasets.archives import ARCHIVE_ERRORS
 from datasets.davis import davis_2017
 from datasets.video import Video
 from datasets.youtube import youtube
@@ -171,8 +172,8 @@ def check_zip(submission: Submission, path: Path) -> None:
                 raise ValueError(f"{path} is damaged at {damaged}: pack it again")
             names = [name for name in archive.namelist() if not name.endswith("/")]
             _raise_problems(list_problems(names, archive.read, submission), path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is not a zip file ({error}): pack it again") from error
+    except ARCHIVE_ERRORS as error:
+        raise ValueError(f"{path} cannot be read as a zip file ({error}): pack it again") from error
 
 
 def _raise_problems(problems: list[str], source: Path) -> None:

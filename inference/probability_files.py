@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +54,9 @@ def read_probabilities(path: Path) -> FrameProbabilities:
     try:
         with np.load(path, allow_pickle=False) as content:
             prob, labels = content["prob"], [int(label) for label in content["labels"]]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip  # RuntimeError: encrypted, or an unknown compression
         raise ValueError(
             f"{path} cannot be read as probabilities ({error}): segment the video again with "
             "--save_probabilities."
