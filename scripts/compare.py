@@ -86,7 +86,14 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
 
 from evaluation.comparison import Row, draw, format_markdown, write_csv
 from model.network import NetworkSpec
-from scripts.compare_entries import FIXED_SETTINGS, Entry, check, measure, read_result
+from scripts.comparison.entries import (
+    FIXED_SETTINGS,
+    Entry,
+    check,
+    check_ground_truth,
+    measure,
+    read_result,
+)
 from util.files import atomic_path, lock_folder, write_json
 
 RESULT_FILE = "result.json"
@@ -95,8 +102,8 @@ RESULT_FILE = "result.json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all entries and write the tables; return the exit status.
 
-    0: all rows are written; 1: some entries failed, the rows of the others are written; 2: nothing
-    was run; 130: interrupted.
+    0: all rows are written; 1: some entries failed, the rows of the others are written; 2: wrong
+    input, or a table cannot be written; 130: interrupted.
     """
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(argv)
@@ -108,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = [
             read_result(path, check(entry)) for path, entry in zip(paths, entries, strict=True)
         ]
+        if None in results:
+            check_ground_truth(entries[0])
         _make_folder(arguments.output)
         failures: dict[str, str] = {}
         with lock_folder(arguments.output):

@@ -1,4 +1,4 @@
-"""Entries of scripts/compare.py: check that an entry can run, run it, and read its result."""
+"""Entries of scripts/compare.py: check that they can run, run them, and read their results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 import eval_generic
-from datasets.davis import davis_2016, davis_2017
+from datasets.davis import at_480p, davis_2016, davis_2017
 from datasets.video import Video
 from evaluation.comparison import Row
-from evaluation.protocols import select_davis
+from evaluation.predictions import read_ground_truth
+from evaluation.protocols import find_split, select_davis
 from evaluation.scoring import score
 from inference.output_folder import RUN_FILE
 from inference.predictor import Predictor, make_policy
@@ -145,6 +146,22 @@ def read_result(path: Path, run: dict[str, Any]) -> dict[str, Any] | None:
     return result
 
 
+def check_ground_truth(entry: Entry) -> None:
+    """Read the ground truth of an entry, so that scoring does not fail after segmentation.
+
+    All entries of a comparison have the same ground truth. Entries without scores pass.
+
+    Raises:
+        ValueError, FileNotFoundError: ground truth is missing or damaged.
+    """
+    if not _is_scored(entry):
+        return
+    annotations = at_480p(find_split(*_benchmark(entry))[0] / "Annotations")
+    for files in select_davis(annotations, *_benchmark(entry)).sequences:
+        for path in files.ground_truths:
+            read_ground_truth(path, files.convention)
+
+
 def measure(entry: Entry, masks: Path) -> dict[str, Any]:
     """Segment all videos, score the masks, and return the row and the record of the run.
 
@@ -170,9 +187,7 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
         raise ValueError("; ".join(f"{name}: {why}" for name, why in report.failures.items()))
     jf = region = boundary = None
     if _is_scored(entry):
-        year = 2016 if entry.script == "davis_2016" else 2017
-        root, split = Path(entry.settings.davis_path), entry.settings.split
-        scores = score(select_davis(masks, root, year, split), os.cpu_count() or 1)
+        scores = score(select_davis(masks, *_benchmark(entry)), os.cpu_count() or 1)
         for warning in scores.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         overall = scores.overall
@@ -200,3 +215,9 @@ def measure(entry: Entry, masks: Path) -> dict[str, Any]:
 def _is_scored(entry: Entry) -> bool:
     has_ground_truth = entry.script != "generic" and entry.settings.split in ("val", "train")
     return has_ground_truth and entry.untrained is None
+
+
+def _benchmark(entry: Entry) -> tuple[Path, int, str]:
+    """Folder, year and split of DAVIS."""
+    year = 2016 if entry.script == "davis_2016" else 2017
+    return Path(entry.settings.davis_path), year, entry.settings.split
