@@ -60,6 +60,7 @@ from util.masks import write_mask
 # A 4K frame takes 33 MB for each object, and each worker stores two groups of objects.
 OBJECTS_AT_ONCE = 4
 MAX_WORKERS = 4
+PARTIAL = ".partial"  # folder in --output for the masks of an unfinished run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"There are {len(runs)} runs and the --weights {weights}: give one weight per run, "
                 "finite, not negative and not all 0."
             )
-        if arguments.output.exists() and any(arguments.output.iterdir()):
+        existing = arguments.output.iterdir() if arguments.output.exists() else ()
+        if any(path.name != PARTIAL for path in existing):
             raise ValueError(f"{arguments.output} is not empty: choose another --output.")
         videos = find_videos(runs)
         merge(runs, weights, videos, arguments.output)
@@ -143,17 +145,18 @@ def merge(
     videos: dict[str, list[str]],
     output: Path,
 ) -> None:
-    """Write the merged masks of all videos into a hidden folder, then rename it to `output`.
+    """Write the merged masks of all videos into a hidden folder of `output`, then move them out.
 
     Args:
         runs: output folders with probabilities.
         weights: one per run, of any sum.
         videos: see `find_videos`.
-        output: a folder that is empty or does not exist.
+        output: a folder that is empty, except for the hidden folder, or does not exist.
     """
     records = [read_run_file(run / RUN_FILE).runs[-1:] for run in runs]
     shares = [weight / sum(weights) for weight in weights]
-    partial = output.with_name(f".{output.name}.partial")
+    is_new = not output.exists()
+    partial = output / PARTIAL  # in `output`, which may be a link or another disk
     shutil.rmtree(partial, ignore_errors=True)
 
     def merge_one(name: str, frame: str) -> None:
@@ -181,11 +184,12 @@ def merge(
             partial / "merged.json",
             {"runs": [*map(str, runs)], "weights": shares, "records": records},
         )
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(output if is_new else partial, ignore_errors=True)
+        raise
+    for path in [*partial.iterdir()]:
+        path.rename(output / path.name)
+    partial.rmdir()
 
 
 def merge_frame(
