@@ -90,7 +90,10 @@ def work(args: argparse.Namespace) -> int:
     failures = fetch_all([DATASETS[name] for name in args.only], args.root)
     youtube = args.root / "YouTube"
     if "youtube_train" in args.only and (youtube / "train").is_dir():
-        resize_all(youtube / "train", youtube / "train_480p", args.workers)
+        try:
+            resize_all(youtube / "train", youtube / "train_480p", args.workers)
+        except (ValueError, OSError) as error:
+            failures.append(str(error))
     if failures:
         raise ValueError("\n".join(failures))
     return 0

@@ -66,6 +66,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
         raise ValueError(f"--num_videos must be at least 1; it is {args.num_videos}.")
     if args.seed < 0:
         raise ValueError(f"--seed must not be negative; it is {args.seed}.")
+    if args.output.exists() and not args.output.is_dir():
+        raise ValueError(f"{args.output} is a file; choose a folder for the output.")
     # Raises for frames and objects that are out of range.
     make_clip(args.num_frames, args.height, args.width, args.num_objects, args.seed)
     jobs: list[Job] = []
@@ -97,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for job in progressbar.progressbar(plan(args)):
             job()
-    except (ValueError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -42,6 +42,7 @@ import progressbar
 from PIL import Image
 
 from util.files import atomic_path
+from util.images import load_image
 
 SHORT_SIDE = 480
 KINDS = {"JPEGImages": Image.Resampling.BICUBIC, "Annotations": Image.Resampling.NEAREST}
@@ -91,13 +92,7 @@ def resize_video(source: Path, destination: Path, kind: str) -> int:
 
 
 def _resize_file(path: Path, target: Path, resampling: Image.Resampling) -> None:
-    try:
-        image = Image.open(path)
-        image.load()
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read as an image ({error}); extract the archive again."
-        ) from error
+    image = load_image(path)
     scale = SHORT_SIDE / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
     with atomic_path(target) as temporary:
