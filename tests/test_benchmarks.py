@@ -39,6 +39,16 @@ def test_training_samples(
     assert "static" in capsys.readouterr().out
 
 
+def test_missing_data_is_reported_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_train, "measure_all", lambda *_: pytest.fail("measured"))
+    flags = ["--static_root", str(tmp_path / "nowhere")]
+    assert bench_train.main([*flags, "--device", "cpu"]) == 2
+    assert bench_data.main([*flags, "--davis_root", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("nowhere") == 2
+
+
 def test_training_steps(
     synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
-from scripts.experiments import precisions, quality_gating
+from scripts.experiments import directions, precisions, quality_gating
 
 
 def test_precisions(
@@ -49,6 +50,10 @@ def test_quality_gating(
     assert result["num_masks"] == len(result["masks"]) > 0
     assert {is_damaged for _, _, is_damaged in result["masks"]} == {False, True}
     assert (tmp_path / "quality" / "quality.png").stat().st_size > 1000
+    assert quality_gating.main([*flags, "--model", str(weights), "--rates", "1"]) == 0
+    result = json.loads((tmp_path / "quality" / "quality.json").read_text())
+    assert result["rank_correlation_undamaged"] is None
+    assert "undefined over the undamaged ones" in capsys.readouterr().out
     assert quality_gating.main([*flags, "--model", str(tiny_weights)]) == 2
     assert "has no quality head: use weights of qdmn" in capsys.readouterr().err
 
@@ -60,5 +65,39 @@ def test_rank_correlation() -> None:
     ranks = np.array([[1.5, 1.5, 3, 4], [1, 2, 3.5, 3.5]])
     expected = np.corrcoef(ranks)[0, 1]
     assert quality_gating.rank_correlation(ties) == pytest.approx(expected)
-    with pytest.raises(ValueError, match="the same quality or the same IoU"):
-        quality_gating.rank_correlation([(0.5, 0.1), (0.5, 0.2)])
+    assert quality_gating.rank_correlation([(0.5, 0.1), (0.5, 0.2)]) is None
+    assert quality_gating.rank_correlation([]) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--rates 0 1.5", "--rates must be probabilities from 0 to 1"),
+        ("--seeds 0", "--seeds must be at least 1; it is 0"),
+        ("--num_videos 0", "--num_videos must be at least 1; it is 0"),
+        ("--mem_every 0", "--mem_every must be at least 1; it is 0"),
+        ("--output FILE", "argument --output: FILE is not a folder: choose another path"),
+        ("--output FILE/x", "argument --output: FILE is not a folder: choose another path"),
+    ],
+)
+def test_wrong_options_are_refused_before_the_work(
+    flags: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {"FILE": str(tmp_path / "file"), "FOLDER": str(tmp_path)}
+    (tmp_path / "file").touch()
+    for name, path in names.items():
+        flags, message = flags.replace(name, path), message.replace(name, path)
+    argv = ["--model", "a", "--davis_path", "b", "--output", str(tmp_path / "out"), *flags.split()]
+    with pytest.raises(SystemExit) as caught:
+        quality_gating.parse(argv)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("parse", [directions.parse, precisions.parse])
+def test_a_folder_instead_of_a_json_file(
+    parse: Callable[[list[str]], object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--davis_path", "b", "--json", str(tmp_path)])
+    assert f"argument --json: {tmp_path} is a folder: name a file" in capsys.readouterr().err

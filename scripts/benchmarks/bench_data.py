@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.shared.paths import output_file
 from util.command_line import script_parser
 
 
@@ -44,7 +45,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=1,
         help="worker processes of the loader, whose rate is given per worker (default: 1)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the results here"
+    )
     return parser.parse_args(argv)
 
 
@@ -71,6 +74,28 @@ _SYNTHETIC = "--num_videos 4 --num_frames 30 --num_objects 3 --height 480 --widt
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure static and video samples, print a table; return the exit status."""
     arguments = parse(argv)
+    try:
+        rows = measure_all(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("sample   units   ms (median)   samples / s, one core   by the loader   unit ms")
+    for row in rows:
+        print(
+            f"{row['sample']:7}{row['units']:7.1f}{row['ms']:14.2f}{row['per_second']:24.1f}"
+            f"{row['loaded']:16.1f}{row['unit_ms']:10.3f}"
+        )
+    if arguments.json:
+        write_json(arguments.json, {"settings": vars(arguments), "rows": rows})
+    return 0
+
+
+def measure_all(arguments: argparse.Namespace) -> list[dict[str, float | str]]:
+    """Measure static and video samples.
+
+    Raises:
+        ValueError, OSError: data is missing or cannot be read.
+    """
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as folder:
         synthetic = Path(folder)
@@ -87,15 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [measure(name, clips, arguments.samples) for name, clips in kinds.items()]
         for row, clips in zip(rows, kinds.values(), strict=True):
             row["loaded"] = measure_loader(clips, arguments.samples, arguments.num_workers)
-    print("sample   units   ms (median)   samples / s, one core   by the loader   unit ms")
-    for row in rows:
-        print(
-            f"{row['sample']:7}{row['units']:7.1f}{row['ms']:14.2f}{row['per_second']:24.1f}"
-            f"{row['loaded']:16.1f}{row['unit_ms']:10.3f}"
-        )
-    if arguments.json:
-        write_json(arguments.json, {"settings": vars(arguments), "rows": rows})
-    return 0
+    return rows
 
 
 def measure(name: str, clips: TrainingClips, num_samples: int) -> dict[str, float | str]:

@@ -34,6 +34,7 @@ from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.shared.paths import output_folder
 from util.check_settings import MAX_BATCH
 from util.child_process import BAD_INPUT, ChildFailed, print_result, run_script
 from util.command_line import script_parser
@@ -113,9 +114,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="images to encode in one batch (default: 1, as for a live video)",
     )
     machine.add_argument(
-        "--repeats", type=int, default=2, help="runs, of which the fastest counts (default: 2)"
+        "--repeats",
+        type=int,
+        default=2,
+        help="number of runs; the fastest is reported (default: 2)",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder for JSON and PNG files")
+    parser.add_argument(
+        "--output", type=output_folder, required=True, help="folder for JSON and PNG files"
+    )
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)  # index of the run to measure
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1 or min(arguments.objects) < 1:

@@ -5,10 +5,10 @@
 The frame is propagated with one frame in memory and is not stored (QDMN stores every frame). For
 every convolution and matrix product, the script counts the operations, as published ("direct") and
 as executed here ("done": a quarter where a 3x3 convolution uses Winograd's algorithm), and the
-bytes of its inputs and outputs. No operation is faster than its operations at the peak rate of the
-machine, or than its bytes at the speed of the main memory, unless they are in a cache. The sum of
-the larger of both times over all operations is the bound. "share" is the bound divided by the time
-of the fastest frame; the rest is spent on sums, ReLUs, upsampling and top-k.
+bytes of its inputs and outputs. The least time of an operation is the larger of (operations / peak
+rate) and (bytes / memory bandwidth), if nothing is in a cache. The bound of a frame is the sum over
+its operations. "share" is the bound divided by the time of the fastest frame; the rest is spent on
+sums, ReLUs, upsampling and top-k.
 
 Both peaks are measured, best of 5: matrix products of 4096x4096 and the convolution of
 bench_inference.py in the precision of the network, and copies of 256 MiB.
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.shared.paths import output_file
 from util.command_line import script_parser
 from util.hyper_para import EvalSettings, Precision
 from util.plugins import add_plugin_option
@@ -63,12 +64,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="JSON file to write"
+        "--output", type=output_file, required=True, metavar="FILE", help="JSON file to write"
     )
-    arguments = parser.parse_args(argv)
-    if arguments.output.is_dir():
-        parser.error(f"--output {arguments.output} is a folder: name a file.")
-    return arguments
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":  # --help and wrong options are answered before torch is imported

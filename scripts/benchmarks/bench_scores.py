@@ -20,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.shared.paths import output_file
 from util.command_line import script_parser
 
 TOLERANCE = 1e-6
@@ -35,7 +36,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--split", default="val", help="name of the list in ImageSets (default: val)"
     )
     parser.add_argument(
-        "--repeats", type=int, default=5, help="runs, of which the fastest counts (default: 5)"
+        "--repeats",
+        type=int,
+        default=5,
+        help="number of runs; the fastest is reported (default: 5)",
     )
     parser.add_argument(
         "--expected",
@@ -44,7 +48,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="JSON file with the expected scores of these predictions; exit with status 1 if a "
         f"score differs by more than {TOLERANCE:g}",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the results here"
+    )
     return parser.parse_args(argv)
 
 

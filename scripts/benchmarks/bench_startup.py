@@ -3,7 +3,7 @@
     python scripts/benchmarks/bench_startup.py
 
 Start-up is the time to import all modules of a command, as a multiple of `import torch`, each in a
-process of its own; the smallest of several times counts.
+process of its own. Each time is the smallest of several runs, in seconds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.shared.paths import output_file
 from util.command_line import script_parser
 from util.files import write_json
 
@@ -24,15 +25,24 @@ from util.files import write_json
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = script_parser(__doc__)
-    parser.add_argument("--repeats", type=int, default=5, help="runs, of which the fastest counts")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=5,
+        help="number of runs; the fastest is reported (default: 5)",
+    )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path(__file__).resolve().parents[2],
-        help="folder of the code, to measure another version",
+        help="folder of the code, to measure another version (default: the folder of this one)",
     )
-    parser.add_argument("--commands", nargs="*", help="commands to measure; by default all")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument(
+        "--commands", nargs="*", metavar="FILE", help="commands to measure (default: all)"
+    )
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the times in seconds here"
+    )
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
         parser.error("--repeats must be at least 1.")

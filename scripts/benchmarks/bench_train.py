@@ -21,6 +21,7 @@ from typing import Any, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.shared.paths import output_file
 from util.command_line import script_parser
 from util.hyper_para import Precision, TrainSettings
 from util.plugins import add_plugin_option
@@ -68,7 +69,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--num_workers", type=int, default=2, help="worker processes of the loader (default: 2)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the results here"
+    )
     return parser.parse_args(argv)
 
 
@@ -98,7 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         ranks = join_ranks(arguments.device)
         device = pick_device(arguments.device, ranks.local_rank)
-        rows = measure_all(arguments, device, ranks)
+        clips = None
+        if arguments.static_root:
+            pairs = mix_static(find_static_pairs(arguments.static_root))
+            clips = StaticClips(pairs, arguments.crop_size, arguments.num_frames)
+        rows = measure_all(arguments, clips, device, ranks)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     finally:
         leave_ranks()
     if not ranks.is_main:
@@ -123,9 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure_all(
-    arguments: argparse.Namespace, device: torch.device, ranks: Ranks
+    arguments: argparse.Namespace, clips: StaticClips | None, device: torch.device, ranks: Ranks
 ) -> list[dict[str, Any]]:
-    """Measure the steps of all kinds alternately, then steps on real samples."""
+    """Measure the steps of all kinds alternately, then steps on the samples of `clips`."""
     batch = make_batch(arguments)
     steps: dict[str, Callable[[], object]] = {
         "plain eager float32": plain_step(arguments, device, batch)
@@ -152,8 +162,8 @@ def measure_all(
     rows: list[dict[str, Any]] = [
         {"name": name, "seconds": statistics.median(t)} for name, t in times.items()
     ]
-    if arguments.static_root:
-        rows += [measure_loading(arguments, n, t, ranks) for n, t in trainers.items()]
+    if clips is not None:
+        rows += [measure_loading(arguments, clips, n, t, ranks) for n, t in trainers.items()]
     return rows
 
 
@@ -192,14 +202,9 @@ def plain_step(
 
 
 def measure_loading(
-    arguments: argparse.Namespace, name: str, trainer: Trainer, ranks: Ranks
+    arguments: argparse.Namespace, clips: StaticClips, name: str, trainer: Trainer, ranks: Ranks
 ) -> dict[str, Any]:
     """Measure steps on samples from the loader, and the share of time spent waiting for data."""
-    clips = StaticClips(
-        mix_static(find_static_pairs(arguments.static_root)),
-        arguments.crop_size,
-        arguments.num_frames,
-    )
     num_warm_up = 2
     loader = DataLoader(
         clips,

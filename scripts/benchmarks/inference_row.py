@@ -45,7 +45,7 @@ _SHARES = 10  # the second and the last tenth of a clip are compared
 
 
 class Run(NamedTuple):
-    """What one row measures."""
+    """Settings of one row."""
 
     method: str  # empty: the method of the weights in --model
     objects: int

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from scripts.experiments.davis_options import davis_parser
+from scripts.shared.paths import output_file
 from util.hyper_para import EvalSettings
 
 
@@ -34,6 +35,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--amp", action="store_true", help="half precision: float16 on GPUs, bfloat16 on CPUs"
+    )
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the results here"
     )
     return parser.parse_args(argv)
 

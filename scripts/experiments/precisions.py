@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from scripts.experiments.davis_options import davis_parser
+from scripts.shared.paths import output_file
 from util.hyper_para import EvalSettings
 
 
@@ -30,13 +31,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--frames", type=int, help="largest number of frames of each video (default: all)"
     )
+    parser.add_argument(
+        "--json", type=output_file, metavar="FILE", help="also write the results here"
+    )
     arguments = parser.parse_args(argv)
     if arguments.frames is not None and arguments.frames < 2:
         parser.error("--frames must be at least 2: the first frame has an annotation.")
-    if arguments.json and arguments.json.is_dir():
-        parser.error(f"--json {arguments.json} is a folder: name a file.")
-    if arguments.json and arguments.json.parent.exists() and not arguments.json.parent.is_dir():
-        parser.error(f"--json {arguments.json}: {arguments.json.parent} is not a folder.")
     return arguments
 
 

@@ -1,4 +1,5 @@
-"""Measure what a quality head is worth: how it ranks masks, and what quality gating prevents.
+"""Measure how well a quality head ranks masks, and how much quality gating reduces the loss from
+damaged masks.
 
     python scripts/experiments/quality_gating.py --model saves/qdmn.pth \\
         --davis_path data/DAVIS/2017 --output out/quality
@@ -12,7 +13,8 @@ measures
   and J is measured for three memories: every n-th frame; the same and the previous frame;
   quality-gated, which also reads the previous frame.
 
-The script writes quality.json and quality.png.
+The script writes quality.json and quality.png. A correlation over masks with the same quality or
+the same IoU is undefined, and null in quality.json.
 """
 
 from __future__ import annotations
@@ -26,26 +28,17 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from util.command_line import script_parser
+from scripts.experiments.davis_options import davis_parser
+from scripts.shared.paths import output_folder
 from util.hyper_para import EvalSettings
-from util.plugins import add_plugin_option
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = script_parser(__doc__)
-    add_plugin_option(parser, argv)
-    parser.add_argument("--model", required=True, help="file of weights with a quality head")
+    parser = davis_parser(__doc__, argv, model="")
     parser.add_argument(
-        "--davis_path",
-        type=Path,
-        default=Path("data/DAVIS/2017"),
-        help="folder of DAVIS 2017 (default: data/DAVIS/2017)",
+        "--output", type=output_folder, required=True, help="folder for JSON and PNG files"
     )
-    parser.add_argument(
-        "--split", default="val", help="name of the list in ImageSets (default: val)"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for JSON and PNG files")
     parser.add_argument(
         "--rates",
         type=float,
@@ -60,11 +53,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, default=3, help="random draws of the damage to average (default: 3)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument(
         "--amp", action="store_true", help="half precision: float16 on GPUs, bfloat16 on CPUs"
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if not all(0 <= rate <= 1 for rate in arguments.rates):
+        parser.error("--rates must be probabilities from 0 to 1.")
+    for name in ("seeds", "mem_every", "num_videos"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1; it is {value}.")
+    return arguments
 
 
 if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
@@ -192,14 +191,13 @@ def segment(
     return similarities, core.mask_qualities
 
 
-def rank_correlation(pairs: list[tuple[float, float]]) -> float:
+def rank_correlation(pairs: list[tuple[float, float]]) -> float | None:
     """Spearman's rank correlation; equal values share their mean rank.
 
-    Raises:
-        ValueError: all values of a kind are equal.
+    None if there are no pairs, or all values of a kind are equal.
     """
-    if min(len({*values}) for values in zip(*pairs, strict=True)) < 2:
-        raise ValueError("All masks have the same quality or the same IoU: use trained weights.")
+    if any(len({*values}) < 2 for values in zip(*pairs, strict=True)) or not pairs:
+        return None
     ranks = []
     for values in np.array(pairs).T:
         _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
@@ -212,22 +210,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print and draw; return the exit status."""
     arguments = parse(argv)
     try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
         result = measure(arguments)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(
-        f"rank correlation of quality and IoU: {result['rank_correlation']:.3f} over all "
+        f"rank correlation of quality and IoU: {_format(result['rank_correlation'])} over all "
         f"{result['num_masks']} masks of {result['num_videos']} videos, "
-        f"{result['rank_correlation_undamaged']:.3f} over the undamaged ones"
+        f"{_format(result['rank_correlation_undamaged'])} over the undamaged ones"
     )
     print("mean J by rate of damage " + "  ".join(f"{row['rate']:5.2f}" for row in result["rows"]))
     for name in MEMORIES:
         print(f"{name:22}" + "  ".join(f"{row[name]:5.3f}" for row in result["rows"]))
-    arguments.output.mkdir(parents=True, exist_ok=True)
     write_json(arguments.output / "quality.json", result)
     draw(result, arguments.output / "quality.png")
     return 0
+
+
+def _format(correlation: float | None) -> str:
+    return "undefined" if correlation is None else f"{correlation:.3f}"
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -292,7 +294,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         left.scatter(ious[selected], qualities[selected], s=4, alpha=0.3, linewidths=0, label=name)
     left.legend(markerscale=3)
     left.set(xlabel="IoU with the ground truth", ylabel="predicted quality")
-    left.set_title(f"rank correlation {result['rank_correlation']:.2f}")
+    left.set_title(f"rank correlation {_format(result['rank_correlation'])}")
     rates = [row["rate"] for row in result["rows"]]
     for name in MEMORIES:
         right.plot(rates, [row[name] for row in result["rows"]], marker="o", label=name)
