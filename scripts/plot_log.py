@@ -2,18 +2,21 @@
 
     python scripts/plot_log.py saves/run [saves/next_run ...] --output curves.png
 
-Several runs are drawn one after the other, as stages of one training.
+Several runs are drawn one after the other, as stages of one training. With --compare, each run is
+drawn from iteration 0.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from scripts.shared.paths import output_file
 from util.command_line import script_parser
 
 
@@ -21,14 +24,20 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = script_parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs: <save_dir>/<id>")
-    parser.add_argument("--output", type=Path, required=True, help="PNG file to write")
+    parser.add_argument("--output", type=output_file, required=True, help="PNG file to write")
+    parser.add_argument(
+        "--compare", action="store_true", help="draw the runs over each other, from iteration 0"
+    )
     parser.add_argument(
         "--window",
         type=int,
         default=2,
         help="smooth over this number of points on both sides (default: 2)",
     )
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.window < 0:
+        parser.error(f"--window must be at least 0; it is {arguments.window}.")
+    return arguments
 
 
 if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
@@ -41,23 +50,29 @@ from util.figures import new_figure, save_figure
 CURVES = {"total_loss": "loss", "iou": "IoU of the last frame", "lr": "learning rate"}
 
 
-def read_scalars(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read one curve of a run from its TensorBoard log: iterations and values, (N,) each.
+def read_curves(folder: Path) -> np.ndarray:
+    """Read the log of a run, log.jsonl: the iteration and the values of CURVES, (1 + curves, N).
 
     Raises:
-        ValueError: the folder has no log, or the log has no such curve.
+        ValueError: the folder has no log, or the log lacks a curve.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    if not folder.is_dir():
-        raise ValueError(f"There is no folder {folder}: give <save_dir>/<id>.")
-    events = EventAccumulator(str(folder)).Reload()
-    if f"train/{name}" not in events.Tags()["scalars"]:
-        raise ValueError(
-            f"{folder} has no TensorBoard log with train/{name}: give <save_dir>/<id>."
-        )
-    points = events.Scalars(f"train/{name}")
-    return np.array([p.step for p in points]), np.array([p.value for p in points])
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        raise ValueError(f"There is no log {path}: give the folder of a run, <save_dir>/<id>.")
+    points = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            values = json.loads(line)
+            points.append([float(values[name]) for name in ("iteration", *CURVES)])
+        except ValueError:  # a truncated line of a killed run
+            continue
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} has no values of {', '.join(CURVES)}: give the folder of a run."
+            ) from error
+    if not points:
+        raise ValueError(f"{path} is empty: wait for the first line of the log.")
+    return np.array(points).T
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -73,15 +88,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     figure = new_figure(8, 8)
     panels = figure.subplots(len(CURVES), 1, sharex=True)
     try:
-        for panel, (name, title) in zip(panels, CURVES.items(), strict=True):
-            start = 0
-            for run in arguments.runs:
-                steps, values = read_scalars(run, name)
+        start = 0
+        names = [run.resolve().name for run in arguments.runs]
+        for number, run in enumerate(arguments.runs):
+            steps, *curves = read_curves(run)
+            label = names[number] if names.count(names[number]) == 1 else str(run)
+            for panel, name, values in zip(panels, CURVES, curves, strict=True):
                 line = panel.plot(start + steps, values, alpha=0.3)[0]
                 # The learning rate changes in steps, which smoothing would blur.
                 shown = values if name == "lr" else smooth(values, arguments.window)
-                panel.plot(start + steps, shown, color=line.get_color(), label=run.name)
+                panel.plot(start + steps, shown, color=line.get_color(), label=label)
+            if not arguments.compare:
                 start += int(steps[-1])
+        for panel, title in zip(panels, CURVES.values(), strict=True):
             panel.set_ylabel(title)
             panel.grid(alpha=0.3)
         panels[0].legend()
