@@ -18,7 +18,7 @@ class InferenceCoreYV(InferenceCore):
 
     Args: see InferenceCore.
         num_objects: total number of objects in the video. If given, the prior of QDMN's key encoder
-            is computed as in its published code for YouTube-VOS; None for the one of DAVIS.
+            is computed as published for YouTube-VOS; None computes it as published for DAVIS.
     """
 
     accepts_later_masks = True
@@ -66,7 +66,9 @@ class InferenceCoreYV(InferenceCore):
                 first += len(members)
                 self._groups.append(group)
         self.labels = [self.labels[position] for position in kept]
-        if self._pending is not None:
+        if not kept:  # as before the first annotation
+            self._prior = self._pending = None
+        elif self._pending is not None:
             self._pending.prob = self._pending.prob[kept]
 
     def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:

@@ -17,15 +17,13 @@ from datasets.static import (
 )
 from datasets.training_videos import JumpSchedule, VideoClips, VideoSet
 from datasets.video_list import find_bl30k, find_davis, find_youtube
-from util.hyper_para import TrainSettings
+from util.hyper_para import LEFT_OUT, TrainSettings
 
 # DAVIS is small, and all its frames are annotated: the mixture repeats it five times.
 _DAVIS_REPEATS = 5
 # YouTube-VOS is annotated every fifth frame.
 _YOUTUBE_STEP = 5
 _BL30K_MIN_CROP_AREA = 0.25
-
-LEFT_OUT = "none"  # value of --davis_root and --yv_root: train without this data set
 
 _Found = TypeVar("_Found")
 

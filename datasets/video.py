@@ -155,7 +155,9 @@ class Video:
 
     def _list_frames(self) -> Iterator[str]:
         """Lines that identify the frames for `digest`."""
-        return (f"{path.name} {path.stat().st_size}" for path in self._frames)
+        # A link to a missing file is reported when the frame is decoded.
+        sizes = (path.stat().st_size if path.exists() else None for path in self._frames)
+        return (f"{path.name} {size}" for path, size in zip(self._frames, sizes, strict=True))
 
     @functools.cached_property
     def digest(self) -> str:

@@ -61,7 +61,7 @@ class ClipSession:
     For frames that arrive one by one, as from a camera, see `Tracker`.
 
     Args:
-        predictor: makes the sessions; its type of core must be InferenceCoreYV, the default.
+        predictor: makes the sessions; its session type must be InferenceCoreYV, the default.
         frames: (H, W, 3) uint8 RGB each, all of one size: a list, or any object with a length that
             loads frame i for `frames[i]`, in another thread.
         scratch: folder for temporary files of "both", 1 byte per pixel, frame and object; by

@@ -1,8 +1,8 @@
 """The output folder of an eval script: complete videos and the settings of the run.
 
 The masks of a video are written to a hidden folder, which gets its final name when all are there.
-Therefore an interrupted run can be resumed. Each process lists its complete videos in a file of its
-own, and the main process merges these files into run.json.
+Therefore an interrupted run can be resumed. Each process lists its videos in a file of its own, and
+the main process merges these files into run.json. Other files and folders are never replaced.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from util.overlay import CODECS
 from util.provenance import Record, list_changes
 
 RUN_FILE = "run.json"
-_LIST_FILE = ".run.{}.json"  # complete videos of one process, by its rank
+_LIST_FILE = ".run.{}.json"  # videos of one process, by its rank
+_UNFINISHED = ""  # digest of a video whose files are about to get their final names
 
 # Settings that may differ between runs into one folder. Digests identify weights and videos, and
 # `is_complete` checks the optional files.
 _IGNORED = {
     "model", "output", "device", "benchmark", "encode_batch", "overlay", "save_probabilities",
-    "davis_path", "yv_path", "data_path", "video", "mask", "plugin",
+    "davis_path", "yv_path", "data_path", "video", "mask", "plugin", "no_top",
 }  # fmt: skip
 
 
@@ -55,19 +56,21 @@ class OutputFolder:
     probabilities: bool = False
     statistics: bool = False
     rank: int = 0
-    _completed: dict[str, str] = field(default_factory=dict, init=False)  # digests, by video
+    _listed: dict[str, str] = field(default_factory=dict, init=False)  # digests, by video
 
     @contextlib.contextmanager
     def lock(self, videos: Sequence[Video]) -> Iterator[None]:
         """Make and lock the folder, delete leftovers of an interrupted run, and record this run.
 
         Raises:
-            ValueError: the folder cannot be written, is locked, or holds a run with other settings.
+            ValueError: the folder cannot be written, is locked, holds a run with other settings, or
+                has other files where the run would write.
         """
+        digests = {video.name: video.digest for video in videos}
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(lock_folder(self.root))
-                self._prepare(videos)
+                self._prepare(digests)
             except OSError as error:
                 raise ValueError(
                     f"The output folder {self.root} cannot be written "
@@ -83,7 +86,7 @@ class OutputFolder:
         return (
             self._digests.get(video.name) == video.digest
             and all((folder / f"{name}.png").is_file() for name in names)
-            and (not self.overlay or any(path.is_file() for path in self._overlays(video)))
+            and (not self.overlay or any(path.is_file() for path in self._overlays(video.name)))
             and (not self.statistics or (self.root / f"{video.name}.csv").is_file())
             and (
                 not self.probabilities
@@ -97,7 +100,7 @@ class OutputFolder:
 
         Files with the stem BESIDE are moved beside the folder and named after the video.
         """
-        partial = self._partial(video)
+        partial = self._partial(video.name)
         try:
             partial.mkdir()
             yield partial
@@ -108,71 +111,92 @@ class OutputFolder:
     def merge_lists(self) -> None:
         """Merge the lists of all processes, also those of a killed run, into run.json."""
         lists = sorted(self.root.glob(_LIST_FILE.format("*")))
-        for path in lists:
-            self._digests |= json.loads(path.read_text())
+        self._digests |= self._read_lists()
         write_json(self.root / RUN_FILE, {"runs": self._runs, "videos": self._digests})
         for path in lists:
             path.unlink()
 
-    def _prepare(self, videos: Sequence[Video]) -> None:
-        for video in videos:
-            for leftover in (self._partial(video), self._outdated(video)):
-                shutil.rmtree(leftover, ignore_errors=True)
+    def _read_lists(self) -> dict[str, str]:
+        digests: dict[str, str] = {}
+        for path in sorted(self.root.glob(_LIST_FILE.format("*"))):
+            digests |= json.loads(path.read_text())
+        return digests
+
+    def _prepare(self, digests: dict[str, str]) -> None:
         path = self.root / RUN_FILE
-        existing = [v.name for v in videos if (self.root / v.name).exists()]
         before = read_run_file(path)
-        has_list = any(self.root.glob(_LIST_FILE.format("*")))
-        runs = before.runs if existing or before.digests or has_list else []
+        self._digests = before.digests | self._read_lists()
+        runs = before.runs if self._digests else []  # nothing was written yet
         if runs:
             _refuse_other_settings(path, runs[0], self.record)
-        elif existing:
-            raise ValueError(
-                f"{self.root} contains a folder {existing[0]}, but no {RUN_FILE} of the run that "
-                "made it: choose another --output, or remove that folder."
-            )
-        self._refuse_other_video(runs, before.digests, videos)
+        for name, digest in digests.items():
+            self._refuse_foreign_files(name)
+            self._refuse_other_video(runs, name, digest)
+        for name in digests:
+            for leftover in (self._partial(name), self._outdated(name)):
+                shutil.rmtree(leftover, ignore_errors=True)
         self._runs = [*runs, self.record]  # one record for each time the run was resumed
-        self._digests = before.digests
         self.merge_lists()
 
-    def _refuse_other_video(
-        self, runs: Sequence[Record], digests: dict[str, str], videos: Sequence[Video]
-    ) -> None:
-        """Raise ValueError if masks of another --video with the same name would be replaced."""
-        source = self.record["settings"].get("video")
-        sources = {run["settings"].get("video") for run in runs} - {"", None}
-        for video in videos:
-            is_other = digests.get(video.name, video.digest) != video.digest
-            if source and is_other and sources and source not in sources:
+    def _refuse_foreign_files(self, name: str) -> None:
+        """Raise ValueError if files that no run has listed would be replaced."""
+        if name in self._digests:
+            return
+        for path in (self.root / name, self.root / f"{name}.csv", *self._overlays(name)):
+            if path.exists() or path.is_symlink():
                 raise ValueError(
-                    f"{self.root} contains masks of {sorted(sources)[0]}, and {source} has the "
-                    f"same name {video.name}: choose another --output."
+                    f"{path} was not written by a run into {self.root} (see {RUN_FILE} there), but "
+                    f"this run would replace it: choose another --output, or move {path.name}."
                 )
 
-    def _overlays(self, video: Video) -> list[Path]:
+    def _refuse_other_video(self, runs: Sequence[Record], name: str, digest: str) -> None:
+        """Raise ValueError if masks of another video with the same name would be replaced."""
+        known = self._digests.get(name, _UNFINISHED)
+        sources = [_source(run) for run in runs]
+        source = _source(self.record)
+        if known not in (_UNFINISHED, digest) and source not in sources:
+            raise ValueError(
+                f"{self.root} contains masks of another video {name}, of {sources[0]}, not of "
+                f"{source}: choose another --output."
+            )
+
+    def _overlays(self, name: str) -> list[Path]:
         """Possible paths of the overlay video."""
-        return [self.root / f"{video.name}{suffix}" for suffix in CODECS]
+        return [self.root / f"{name}{suffix}" for suffix in CODECS]
 
     def _publish(self, partial: Path, video: Video) -> None:
-        for path in self._overlays(video):  # they show the earlier masks
+        self._list(video.name, _UNFINISHED)  # from here on, files of this name belong to the run
+        for path in self._overlays(video.name):  # they show the earlier masks
             path.unlink(missing_ok=True)
         for path in partial.glob(f"{BESIDE}.*"):
             path.replace(self.root / f"{video.name}{path.suffix}")
-        outdated = self._outdated(video)
+        outdated = self._outdated(video.name)
         if (self.root / video.name).exists():
             (self.root / video.name).rename(outdated)
         partial.rename(self.root / video.name)
         shutil.rmtree(outdated, ignore_errors=True)
-        self._completed[video.name] = video.digest
-        write_json(self.root / _LIST_FILE.format(self.rank), self._completed)
+        self._list(video.name, video.digest)
 
-    def _partial(self, video: Video) -> Path:
+    def _list(self, name: str, digest: str) -> None:
+        """Write the digest of a video to the list of this process."""
+        self._listed[name] = digest
+        write_json(self.root / _LIST_FILE.format(self.rank), self._listed)
+
+    def _partial(self, name: str) -> Path:
         """Folder of the masks until they are complete."""
-        return self.root / f".{video.name}.partial"
+        return self.root / f".{name}.partial"
 
-    def _outdated(self, video: Video) -> Path:
+    def _outdated(self, name: str) -> Path:
         """Folder of earlier masks while the new ones replace them."""
-        return self.root / f".{video.name}.outdated"
+        return self.root / f".{name}.outdated"
+
+
+def _source(record: Record) -> str:
+    """Return the path of the video or of the data set of a run."""
+    values, defaults = record["settings"], asdict(EvalSettings())
+    names = ("davis_path", "yv_path", "data_path")
+    roots = [values[name] for name in names if values.get(name, "") not in ("", defaults[name])]
+    return values.get("video") or ", ".join(roots) or "the default folder"
 
 
 class RunFile(NamedTuple):

@@ -13,15 +13,20 @@ from inference_core_yv import InferenceCoreYV
 from inference_memory_bank import POLICIES, MemoryPolicy, SamCompression
 from model.checkpoint import load_for_inference
 from model.network import Network
+from util.check_settings import check_predictor
 from util.devices import pick_device, pick_dtype, tune
 from util.files import sha256
 from util.hyper_para import EvalSettings
 from util.parse_settings import of_method, policy_settings
+from util.plugins import load_plugin
 from util.ranks import started_ranks
 
 # Standard deviation of the Gaussian kernel in positions (Cheng et al., MiVOS, CVPR 2021; QDMN's
 # --use_km).
 KERNEL_SIGMA = 5.6
+
+# Options of the eval scripts that select their input.
+_INPUTS = {"davis_path", "yv_path", "data_path", "video", "mask", "direction", "split"}
 
 # Limits of a batch of encoded images: larger ones are no faster, and a 4K image takes gigabytes.
 _MAX_BATCH, _MAX_BATCH_PIXELS = 4, 4 * 480 * 864
@@ -35,7 +40,7 @@ class Predictor:
     Args:
         settings: options of an eval script. Options that are None take the method's published
             values, which `self.settings` then holds.
-        core_type: InferenceCoreYV accepts masks on any frame, InferenceCore on one frame only.
+        session_type: InferenceCoreYV accepts masks on any frame, InferenceCore on one frame only.
         network: replaces the weights in `settings.model`.
 
     Raises:
@@ -46,9 +51,10 @@ class Predictor:
     def __init__(
         self,
         settings: EvalSettings,
-        core_type: type[InferenceCore] = InferenceCoreYV,
+        session_type: type[InferenceCore] = InferenceCoreYV,
         network: Network | None = None,
     ) -> None:
+        check_predictor(settings)
         self.device = pick_device(settings.device, started_ranks().local_rank)
         dtype = pick_dtype(settings.precision, self.device, use_half=settings.amp)
         if settings.exact and dtype != torch.float32:
@@ -63,7 +69,7 @@ class Predictor:
         self.settings = settings = of_method(settings, network.spec.method)
         self.network = network.for_inference(self.device, dtype, settings.exact, settings.compile)
         self.policy = make_policy(self.network, settings)
-        self.core_type = core_type
+        self.session_type = session_type
 
     @classmethod
     def load(cls, model: str | Path, **options: Any) -> Predictor:
@@ -71,16 +77,22 @@ class Predictor:
 
         Args:
             model: file of weights, our own or published.
-            options: options of the eval scripts by name, such as size=480 or amp=True.
+            options: options of the eval scripts by name, such as size=480, amp=True or
+                plugin=["my_method.py"]; not those of their input and output.
 
         Raises:
-            ValueError: an option is unknown, or the constructor raises it.
+            ValueError: an option or its value is unknown, a plugin cannot be imported, or the
+                constructor raises it.
         """
-        unknown = sorted({*options} - {field.name for field in fields(EvalSettings)})
+        known = {f.name for f in fields(EvalSettings) if f.metadata["group"] != "output"}
+        unknown = sorted({*options} - (known - _INPUTS))
         if unknown:
             raise ValueError(
-                f"There is no option {', '.join(unknown)}: util/hyper_para.py lists all of them."
+                f"A predictor has no option {', '.join(unknown)}: util/hyper_para.py lists its "
+                "options, in the groups data, memory and machine."
             )
+        for plugin in options.get("plugin", []):
+            load_plugin(plugin)
         return cls(EvalSettings(model=str(model), **options))
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
@@ -99,15 +111,15 @@ class Predictor:
         """Start a session for one video.
 
         Args:
-            num_frames: length of the video; where known, memory is allocated once.
+            num_frames: length of the video. If given, memory is allocated once.
             num_objects: number of objects in the whole video; see InferenceCoreYV.
         """
         sigma = KERNEL_SIGMA if self.settings.use_km else None
         top_k = self.settings.top or None
         if self.settings.dataset != "youtube":
             num_objects = None
-        halves = self.settings.mem_half
-        return self.core_type(
+        halves = bool(self.settings.mem_half)
+        return self.session_type(
             self.network, self.policy, top_k, num_frames, sigma, num_objects, halves
         )
 
@@ -121,7 +133,7 @@ def make_policy(network: Network, settings: EvalSettings) -> MemoryPolicy:
     assert settings.memory is not None
     method, options = network.spec.method, policy_settings(settings)
     lacking, advice = "", ""
-    if settings.memory == "quality" and not network.predicts_quality:
+    if POLICIES[settings.memory].needs_quality and not network.predicts_quality:
         lacking, advice = "a quality head, as qdmn has", "choose another policy"
     if settings.memory == "sam":
         options["compressor"] = network.compressor

@@ -30,8 +30,8 @@ class Tracker:
     Args:
         predictor: makes the sessions. With InferenceCoreYV, its default, masks may be added on any
             frame and objects may be removed.
-        num_frames: length of the video; where known, memory is allocated once.
-        num_objects: number of objects in the whole video, where known; see InferenceCoreYV.
+        num_frames: length of the video. If given, memory is allocated once.
+        num_objects: number of objects in the whole video; see InferenceCoreYV.
     """
 
     def __init__(
@@ -39,23 +39,24 @@ class Tracker:
     ) -> None:
         self._predictor = predictor
         self._views = make_views(predictor.settings)
-        self._cores = [predictor.start(num_frames, num_objects) for _ in self._views]
+        self._sessions = [predictor.start(num_frames, num_objects) for _ in self._views]
+        self._size: tuple[int, int] | None = None  # (H, W) of the frames of `segment`
         self.seconds = 0.0  # spent in `encode_images` and `step`
 
     @property
     def labels(self) -> list[int]:
         """Labels of the objects, in the order of the probabilities."""
-        return self._cores[0].labels
+        return self._sessions[0].labels
 
     @property
     def quality(self) -> dict[int, float]:
         """Quality of the latest frame's masks by label; empty unless the method predicts it."""
-        return self._cores[0].quality
+        return self._sessions[0].quality
 
     @property
     def num_memory_frames(self) -> int:
         """Number of frames in memory, of the view with most."""
-        return max(core.num_memory_frames for core in self._cores)
+        return max(session.num_memory_frames for session in self._sessions)
 
     def segment(self, image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Segment the next frame. It is resized to the settings' `size` for the network.
@@ -70,12 +71,18 @@ class Tracker:
 
         Raises:
             ValueError: the frame or the mask has a wrong shape or type, or a size other than
-                earlier frames.
+                earlier frames; or `step` raises it.
         """
         check_image(image, "The frame")
         size = (image.shape[0], image.shape[1])
+        if self._size not in (None, size):
+            raise ValueError(
+                f"The frame is {size[1]}x{size[0]} (width x height), but earlier frames are "
+                f"{self._size[1]}x{self._size[0]}: give all frames of a video at one size."
+            )
         if mask is not None:
             check_mask(mask, size, "The mask")
+        self._size = size
         small = working_size(size, self._predictor.settings.shorter_side)
         if mask is not None:
             mask = resize_labels(mask, small) if mask.any() else None
@@ -90,8 +97,8 @@ class Tracker:
 
     @property
     def needs_every_frame(self) -> bool:
-        """Whether no frame can be skipped once there are objects."""
-        return any(core.needs_every_frame for core in self._cores)
+        """True if each frame needs the masks of the previous frame (QDMN)."""
+        return any(session.needs_every_frame for session in self._sessions)
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[np.ndarray]) -> list[list[EncodedImage]]:
@@ -105,9 +112,9 @@ class Tracker:
         """
         start = time.perf_counter()
         by_view = []
-        for view, core in zip(self._views, self._cores, strict=True):
+        for view, session in zip(self._views, self._sessions, strict=True):
             frames = torch.stack([self._normalise(view.apply(image)) for image in images])
-            by_view.append(core.encode_images(frames))
+            by_view.append(session.encode_images(frames))
         self.seconds += time.perf_counter() - start
         return [[*views] for views in zip(*by_view, strict=True)]
 
@@ -131,18 +138,26 @@ class Tracker:
 
         Returns:
             float32 probabilities (O+1, h, w), background first, then objects as in `labels`; None
-            where the frame is not required and cannot change the memory.
+            if the frame is not required and cannot change the memory.
+
+        Raises:
+            ValueError: the frame has another size than earlier frames, or the probabilities are not
+                finite.
         """
         start = time.perf_counter()
-        if not is_required and mask is None and all(core.can_skip() for core in self._cores):
-            for core in self._cores:
-                core.skip()
+        if (
+            not is_required
+            and mask is None
+            and all(session.can_skip() for session in self._sessions)
+        ):
+            for session in self._sessions:
+                session.skip()
             return None
         total: torch.Tensor | None = None
-        for at, (view, core) in enumerate(zip(self._views, self._cores, strict=True)):
+        for at, (view, session) in enumerate(zip(self._views, self._sessions, strict=True)):
             frame = self._normalise(view.apply(image)) if encoded is None else encoded[at]
             masks = None if mask is None else self._split(view.apply_to_labels(mask), mask)
-            prob = core.step(frame, masks, is_last)
+            prob = session.step(frame, masks, is_last)
             prob = view.undo(prob, (image.shape[0], image.shape[1]))
             total = prob if total is None else total + prob
         assert total is not None
@@ -163,13 +178,13 @@ class Tracker:
         Raises:
             ValueError: the object does not exist, or the sessions are not of InferenceCoreYV.
         """
-        for core in self._cores:
-            if not isinstance(core, InferenceCoreYV):
+        for session in self._sessions:
+            if not isinstance(session, InferenceCoreYV):
                 raise ValueError(
                     "Objects can be removed from sessions of InferenceCoreYV only: pass it to "
-                    "Predictor as core_type."
+                    "Predictor as session_type."
                 )
-            core.remove_objects([label])
+            session.remove_objects([label])
 
     def _normalise(self, image: np.ndarray) -> torch.Tensor:
         """Move an image to the device and normalise it: (h, w, 3) uint8 -> (3, h, w) float32."""

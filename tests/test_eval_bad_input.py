@@ -50,6 +50,18 @@ def test_a_truncated_frame_fails_only_its_video(
     assert read_files(tmp_path / "out") == read_files(tmp_path / "full")
 
 
+def test_a_link_to_a_missing_frame_fails_only_its_video(
+    evaluate: Evaluate, davis: Path, tmp_path: Path
+) -> None:
+    frame = frames_of(davis, "val-000") / "00006.jpg"
+    frame.unlink()
+    frame.symlink_to(tmp_path / "nowhere.jpg")
+    result = evaluate("davis", davis)
+    assert result.code == 1
+    assert re.search(r"FAILED val-000: .*val-000/00006\.jpg", result.out)
+    assert names_in(tmp_path / "out") == {"run.json", "val-001"}
+
+
 def test_a_frame_of_another_size_fails_its_video(
     evaluate: Evaluate, davis: Path, tmp_path: Path
 ) -> None:

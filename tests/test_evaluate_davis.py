@@ -238,9 +238,11 @@ def test_figures(
     written = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert written == ["cat.png", "dog.png", "worst.png"]
     sheet = np.array(Image.open(tmp_path / "figures" / "worst.png"))
-    assert sheet.shape[1] == 4 * 320
-    # The objects are swapped in the first tile: prediction and ground truth differ.
+    assert sheet.shape[1] == 22 + 4 * 320
     height = round(320 * SIZE[0] / SIZE[1])
+    assert all((sheet[22 + at : 22 + at + height, :22] < 99).any() for at in (0, height))  # names
+    sheet = sheet[:, 22:]
+    # The objects are swapped in the first tile: prediction and ground truth differ.
     first, second = sheet[22 : 22 + height, :320], sheet[22 + height : 22 + 2 * height, :320]
     assert (first != second).any()
     other = sheet[22 : 22 + height, 320:640], sheet[22 + height : 22 + 2 * height, 320:640]

@@ -228,6 +228,6 @@ def test_images_of_figures(
     written = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert written == ["a.png", "b.png", "worst.png"]
     sheet = np.array(Image.open(tmp_path / "figures" / "worst.png"))
-    assert (np.abs(sheet[26:40, 2:310].astype(int) - [90, 120, 60]) < 5).all()
+    assert (np.abs(sheet[26:40, 24:332].astype(int) - [90, 120, 60]) < 5).all()
     shutil.rmtree(youtube / folder)
     assert run(results, youtube, "--figures", tmp_path / "figures") == 0  # on grey

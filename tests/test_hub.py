@@ -66,4 +66,4 @@ def test_other_modules_of_the_same_name_are_refused_by_name(
 
 def test_an_unknown_option_is_named(tmp_path: Path, tiny_weights: Path) -> None:
     result = run(tmp_path, LOAD + "hub('predictor', weights=MODEL, sise=3)", tiny_weights)
-    assert "ValueError: There is no option sise" in result.stderr
+    assert "ValueError: A predictor has no option sise" in result.stderr

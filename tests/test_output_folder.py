@@ -250,6 +250,59 @@ def test_an_output_folder_that_cannot_be_written(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["val-001/00000.png", "val-001.mp4", "val-001.csv"])
+def test_files_of_the_user_are_not_replaced(
+    evaluate: Evaluate, davis: Path, tmp_path: Path, name: str
+) -> None:
+    """Also beside masks of an earlier run."""
+    video_list = davis / "trainval" / "ImageSets" / "2017" / "val.txt"
+    video_list.write_text("val-000\n")
+    assert evaluate("davis", davis).code == 0
+    path = tmp_path / "out" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("theirs")
+    video_list.write_text("val-000\nval-001\n")
+    result = evaluate("davis", davis)
+    assert result.code == 2
+    assert f"{tmp_path / 'out' / name.split('/')[0]} was not written by a run into" in result.err
+    assert path.read_text() == "theirs"
+
+
+def test_masks_of_another_data_set_are_not_replaced(
+    evaluate: Evaluate, davis: Path, tmp_path: Path
+) -> None:
+    assert evaluate("davis", davis).code == 0
+    before = read_files(tmp_path / "out")
+    other = tmp_path / "other"
+    shutil.copytree(davis, other)
+    (masks_of(other, "val-001") / "00000.png").write_bytes(
+        (masks_of(other, "val-001") / "00001.png").read_bytes()
+    )
+    result = evaluate("davis", other)
+    assert result.code == 2
+    assert f"of {davis}, not of {other}" in result.err
+    assert read_files(tmp_path / "out") == before
+    shutil.rmtree(other)
+    davis.rename(other)  # the same videos in another folder
+    assert "2 videos were complete before" in evaluate("davis", other).out
+
+
+def test_a_video_that_was_killed_while_it_was_renamed_is_segmented_again(
+    evaluate: Evaluate, davis: Path, tmp_path: Path
+) -> None:
+    assert evaluate("davis", davis).code == 0
+    before = read_files(tmp_path / "out")
+    path = tmp_path / "out" / "run.json"
+    record = json.loads(path.read_text())
+    del record["videos"]["val-001"]
+    path.write_text(json.dumps(record))
+    (tmp_path / "out" / ".run.1.json").write_text(json.dumps({"val-001": ""}))
+    result = evaluate("davis", davis)
+    assert result.code == 0
+    assert "had changed or files were missing: val-001" in result.out
+    assert read_files(tmp_path / "out") == before
+
+
 def test_a_folder_without_run_json_is_refused(
     evaluate: Evaluate, davis: Path, tmp_path: Path
 ) -> None:
@@ -258,7 +311,7 @@ def test_a_folder_without_run_json_is_refused(
     (folder / "00000.png").write_text("theirs")
     result = evaluate("davis", davis)
     assert result.code == 2
-    assert "contains a folder val-000, but no run.json" in result.err
+    assert "val-000 was not written by a run into" in result.err
     assert (folder / "00000.png").read_text() == "theirs"
     (tmp_path / "out" / "run.json").write_text("{}")
     result = evaluate("davis", davis)

@@ -165,7 +165,6 @@ def test_flags_of_other_stages_are_refused(capsys: pytest.CaptureFixture[str]) -
             "--id a --perturb_min 0.9 --perturb_max 1",
             "--perturb_min does nothing with --method stcn, only with rde and qdmn: choose one",
         ),
-        ("--id a --stage 0 --decoder_f2_weight 3", "--decoder_f2_weight does nothing in stage 0"),
         ("--id a --repeat -1", "--repeat must be 0 or more"),
         ("--id a --klloss_weight nan", "--klloss_weight must be a finite number, 0 or more"),
         (

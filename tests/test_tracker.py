@@ -107,7 +107,7 @@ def test_all_views_have_the_same_objects(predictor: Predictor, frames: list[np.n
     tracker = Tracker(with_settings(predictor, scales=[1.0, 0.25]))
     tracker.step(frames[0], mask)
     assert tracker.labels == [*range(1, 18)]
-    assert all(core.labels == tracker.labels for core in tracker._cores)
+    assert all(core.labels == tracker.labels for core in tracker._sessions)
     prob = tracker.step(frames[1])
     assert prob is not None
     assert prob.shape == (18, *SIZE)

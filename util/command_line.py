@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 PLUGIN_HELP = (
-    "import this Python file first: it registers methods, memory policies or parts; repeatable "
+    "import this Python file first: it registers methods or memory policies; repeatable "
     "(docs/plugins.md)"
 )
 
@@ -74,7 +74,7 @@ def add_fields(
 
 def _help_text(f: dataclasses.Field, default: object) -> str:
     text = f.metadata["help"].replace("%", "%%")
-    if default in ("", False, None, []):
+    if default is None or default is False or default in ("", []):
         return text
     shown = " ".join(map(str, default)) if isinstance(default, list) else default
     return f"{text} (default: {shown})"
@@ -82,7 +82,10 @@ def _help_text(f: dataclasses.Field, default: object) -> str:
 
 def _value_options(kind: Any) -> dict[str, Any]:
     """Arguments of argparse for values of a type."""
-    kind = next((k for k in get_args(kind) if type(None) in get_args(kind)), kind)
+    if type(None) in get_args(kind):
+        kind = get_args(kind)[0]
+        if kind is bool:  # a value that may be True can be switched off
+            return {"action": argparse.BooleanOptionalAction}
     if kind is bool:
         return {"action": "store_true"}
     if get_origin(kind) is list:

@@ -1,8 +1,8 @@
 """Every option once: typed fields with a comment each. The command lines are generated from them.
 
 The order of precedence is: default < preset of the method < preset of the stage < command line. To
-change a default for good, edit it here; the presets are in util/presets.py. None stands for the
-value that was published for the method and the benchmark.
+change a default for good, edit it here; the presets are in util/presets.py. For an option of the
+memory, None stands for the value that was published for the method and the benchmark.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 from util.command_line import PLUGIN_HELP, option
 
 CompileMode = Literal["", "default", "reduce-overhead", "max-autotune"]  # of torch.compile
+LEFT_OUT = "none"  # value of --davis_root and --yv_root: train without this data set
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 # The groups of --help.
@@ -206,7 +207,7 @@ class EvalSettings:
     model: str = _data("saves/stcn.pth", "file of weights: our own or published")
     davis_path: str = _data(
         "data/DAVIS/2017",
-        "folder that contains trainval/ and test-dev/ (DAVIS 2016: that contains 2016/ and 2017/)",
+        "folder that contains trainval/ and test-dev/; for DAVIS 2016, 2016/ and 2017/",
         only=("davis", "davis_2016"),
     )
     yv_path: str = _data(
@@ -263,21 +264,22 @@ class EvalSettings:
     )
     top: int | None = _memory(None, "number of memory rows that a position reads; 0 reads all")
     no_top: bool = _memory(False, "read all memory rows, the same as --top 0")
-    use_km: bool = _memory(
-        False, "weight each memory row by a Gaussian around its best-matching position"
+    use_km: bool | None = _memory(
+        None, "weight each memory row by a Gaussian around its best-matching position"
     )
     mem_every: int | None = _memory(None, "store every n-th frame")
     mem_capacity: int | None = _memory(
         None, "largest number of frames in memory, the first one included; 0: unlimited"
     )
-    mem_half: bool = _memory(
-        False, "store values in float16 under a float32 network: 0.5 to 0.75 of the memory"
+    mem_half: bool | None = _memory(
+        None, "store values in float16 under a float32 network: 0.5 to 0.75 of the memory"
     )
-    include_last: bool = _memory(
-        False, "(every_n, isogenous) also read the latest frame, stored for one step"
+    include_last: bool | None = _memory(
+        None, "(every_n, isogenous) also read the latest frame, stored for one step"
     )
     mode: str | None = _memory(
-        None, "(sam) what a read sees, such as stm, gt or compress; docs/memories.md lists all"
+        None,
+        "(sam) memory that each read uses, such as stm, gt or compress; docs/memories.md lists all",
     )
     quality_threshold: float | None = _memory(
         None, "(quality) store a frame if its quality exceeds this share of the reference, 0 to 1"

@@ -52,8 +52,11 @@ def parse_train(argv: Sequence[str] | None = None) -> list[TrainSettings]:
         if f.name in given and only and not {*only} & {*stages}:
             parser.error(f"--{f.name} does nothing in stage {stages}, only in {', '.join(only)}.")
     recipe = [_stage_settings(method, stage, given) for stage in stages]
-    for settings in recipe:
-        check_train(settings, parser)
+    try:
+        for settings in recipe:
+            check_train(settings)
+    except ValueError as error:
+        parser.error(str(error))
     return _chain(recipe, parser) if len(recipe) > 1 else recipe
 
 
@@ -78,8 +81,8 @@ def _pick_method(given: dict[str, Any], parser: argparse.ArgumentParser) -> str:
         owners = f.metadata["methods"]
         if len(owners) == 1:
             given.setdefault("method", owners[0])
-        if given.get("method") not in owners:
-            requested = given.get("method", TrainSettings.method)
+        requested = given.get("method", TrainSettings.method)
+        if requested not in owners and f.name not in _preset_names(requested):
             parser.error(
                 f"--{f.name} does nothing with --method {requested}, only with "
                 f"{' and '.join(owners)}: choose one with --method."
@@ -88,6 +91,13 @@ def _pick_method(given: dict[str, Any], parser: argparse.ArgumentParser) -> str:
     if method not in METHOD_PRESETS:
         parser.error(f"There is no --method {method}: choose from {', '.join(METHOD_PRESETS)}.")
     return method
+
+
+def _preset_names(method: str) -> set[str]:
+    """Names of the options that the presets of a method set; a plugin's loss may use them."""
+    presets = [METHOD_PRESETS.get(method, {})]
+    presets += [values for (owner, _), values in STAGE_PRESETS.items() if owner == method]
+    return {name for values in presets for name in values}
 
 
 def _stage_settings(method: str, stage: str, given: dict[str, Any]) -> TrainSettings:
@@ -137,13 +147,16 @@ def parse_eval(script: str, argv: Sequence[str] | None = None) -> EvalSettings:
     name = EVAL_SCRIPTS[script]
     parser = Parser(
         prog=name,
-        description="Segment videos and write palette PNG masks.",
+        description="Segment videos and write the masks as PNG files.",
         others=_commands_by_flag(name),
     )
     presets = EVAL_PRESETS[script]
     add_fields(parser, _eval_fields(script), EvalSettings, presets)
     settings = EvalSettings(**{**presets, **_parse(parser, argv)})
-    check_eval(settings, parser)
+    try:
+        check_eval(settings)
+    except ValueError as error:
+        parser.error(str(error))
     return settings
 
 
@@ -161,7 +174,7 @@ def of_method(settings: EvalSettings, method: str) -> EvalSettings:
     memory = settings.memory or published["memory"]
     own = POLICY_OPTIONS[memory]
     for name in dict.fromkeys(name for names in POLICY_OPTIONS.values() for name in names):
-        if name not in own and _is_set(settings, name):
+        if name not in own and getattr(settings, name) not in (None, False):
             owners = ", ".join(m for m, names in POLICY_OPTIONS.items() if name in names)
             origin = "" if settings.memory else f", the default of {method}"
             raise ValueError(
@@ -169,13 +182,17 @@ def of_method(settings: EvalSettings, method: str) -> EvalSettings:
             )
     if memory != published["memory"]:  # other values were chosen for the published policy
         published = {name: value for name, value in published.items() if name in _FOR_ALL}
-    published = {k: v for k, v in published.items() if not _is_set(settings, k)}
     if settings.no_top:
         published["top"] = 0
-    return dataclasses.replace(settings, **copy.deepcopy({**published, "memory": memory}))
+    values = {k: v for k, v in {**_OFF, **published}.items() if not _is_set(settings, k)}
+    values |= {"memory": memory, "no_top": False}
+    return dataclasses.replace(settings, **copy.deepcopy(values))
 
 
-_FOR_ALL = ("top", "mem_every")  # published values that apply under every memory policy
+# Published values that apply under every memory policy.
+_FOR_ALL = ("top", "mem_every", "use_km", "mem_half")
+# Options that are off unless a method or the user turns them on.
+_OFF = {"use_km": False, "mem_half": False, "include_last": False}
 
 
 def policy_settings(settings: EvalSettings) -> dict[str, Any]:
@@ -186,8 +203,7 @@ def policy_settings(settings: EvalSettings) -> dict[str, Any]:
 
 
 def _is_set(settings: EvalSettings, name: str) -> bool:
-    value = getattr(settings, name)
-    return value is not None and value is not False
+    return getattr(settings, name) is not None
 
 
 def _eval_fields(script: str) -> list[dataclasses.Field]:

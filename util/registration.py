@@ -30,5 +30,5 @@ def memory_options() -> list[str]:
     return [
         f.name
         for f in dataclasses.fields(EvalSettings)
-        if f.metadata["group"] == "memory" and (f.default is None or f.default is False)
+        if f.metadata["group"] == "memory" and f.default is None
     ]
