@@ -58,6 +58,7 @@ _COLUMNS = (
     ("frames", "num_frames", "d"),
 )
 _NUM_MARKDOWN_COLUMNS = 10
+_MARKERS = "osD^v"  # one per ten points, since there are ten colours
 _SCORE_FIELDS = ("jf", "region", "boundary")
 
 
@@ -90,17 +91,16 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     if not scored:
         _draw_bars(rows, path)
         return
-    figure = new_figure(8, 5)
+    figure = new_figure(8, 5 + 0.2 * len(scored))
     axes = figure.subplots()
-    middle = (min(scored)[0] + max(scored)[0]) / 2
-    # Labels alternate above and below the points and extend towards the middle of the figure.
-    for number, (fps, jf, name) in enumerate(sorted(scored)):
-        axes.scatter(fps, jf, s=50)
-        offset, side = (-16 if number % 2 else 9), ("left" if fps <= middle else "right")
-        axes.annotate(name, (fps, jf), (0, offset), textcoords="offset points", ha=side, fontsize=8)
+    for number, (fps, jf, name) in enumerate(scored):
+        marker = _MARKERS[number // 10 % len(_MARKERS)]
+        axes.scatter(fps, jf, s=50, c=f"C{number % 10}", marker=marker, label=name)
     axes.margins(0.15)
     axes.set(xlabel="FPS, without I/O", ylabel="J&F")
     axes.grid(alpha=0.3)
+    # Names beside the points could be read as those of other points.
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), fontsize=8)
     save_figure(figure, path, dpi=110)
 
 

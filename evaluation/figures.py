@@ -16,9 +16,11 @@ from util.masks import DAVIS_PALETTE
 from util.overlay import blend
 
 _TILE_WIDTH = 320  # pixels
-_CAPTION_HEIGHT = 22  # pixels
+_CAPTION_HEIGHT = 22  # pixels; also the width of the margin
 _GREY = 128  # background of the tiles if there are no images
-_MAX_MARKED_FRAMES = 50  # curves of so few frames have markers, because one frame makes no line
+# Curves of at most this many frames have markers. A curve of one frame has no line.
+_MAX_MARKED_FRAMES = 50
+_MAX_NAMED_FRAMES = 10  # on the axis of a curve
 
 
 def draw_figures(selection: Selection, scores: Scores, folder: Path) -> Path:
@@ -36,6 +38,7 @@ def draw_figures(selection: Selection, scores: Scores, folder: Path) -> Path:
 
 def draw_curves(scores: Scores, folder: Path) -> None:
     """Draw <sequence>.png: J (solid) and F (dashed) of each object over the scored frames."""
+    sequences = scores.sequences
     for sequence, frames in scores.frames.items():
         figure = new_figure(8, 3.2)
         axes = figure.subplots()
@@ -48,8 +51,10 @@ def draw_curves(scores: Scores, folder: Path) -> None:
                 region, marker=marker, color=colour, linestyle="-", label=f"object {score.label}"
             )
             axes.plot(boundary, marker=marker, color=colour, linestyle="--")
-        axes.set(ylim=(0, 1.02), xlabel=f"scored frame, from {frames[0]}", ylabel="J, F dashed")
-        axes.set_title(f"{sequence}: J&F {scores.sequences[sequence].mean:.3f}")
+        named = range(0, len(frames), -(-len(frames) // _MAX_NAMED_FRAMES))
+        axes.set_xticks(named, [frames[index] for index in named])
+        axes.set(ylim=(0, 1.02), xlabel="scored frame", ylabel="J, F dashed")
+        axes.set_title(f"{sequence}: J&F {sequences[sequence].mean:.3f}")
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7, ncol=4)
         save_figure(figure, folder / f"{sequence}.png")
@@ -77,8 +82,9 @@ def draw_worst(
             caption = f"{sequence} {frame}: {by_frame[at]:.3f}"
             tiles.append(_draw_tile(files[sequence], index, frame, caption))
         tiles += [np.full_like(tiles[0], 255)] * (num_frames - len(tiles))
-        height = max(tile.shape[0] for tile in tiles)
-        rows.append(np.concatenate([_pad_height(tile, height) for tile in tiles], 1))
+        parts = [_draw_margin((tiles[0].shape[0] - _CAPTION_HEIGHT) // 2), *tiles]
+        height = max(part.shape[0] for part in parts)
+        rows.append(np.concatenate([_pad_height(part, height) for part in parts], 1))
     sheet = np.ascontiguousarray(np.concatenate(rows)[..., ::-1])
     with atomic_path(path) as temporary:
         if not cv2.imwrite(str(temporary), sheet):
@@ -92,9 +98,7 @@ def _draw_tile(files: SequenceFiles, index: int, frame: str, caption: str) -> np
         image = np.full((*ground_truth.shape, 3), _GREY, np.uint8)
     else:
         image = _read_image(files.image_folder, frame)
-    parts: list[np.ndarray] = [np.full((_CAPTION_HEIGHT, _TILE_WIDTH, 3), 255, np.uint8)]
-    font, black = cv2.FONT_HERSHEY_SIMPLEX, (0, 0, 0)
-    cv2.putText(parts[0], caption, (4, 16), font, 0.45, black, 1, cv2.LINE_AA)
+    parts = [_draw_text(caption, _TILE_WIDTH)]
     for labels in (prediction, ground_truth):
         if labels.shape != image.shape[:2]:
             size = (image.shape[1], image.shape[0])
@@ -103,6 +107,22 @@ def _draw_tile(files: SequenceFiles, index: int, frame: str, caption: str) -> np
         height = round(drawn.shape[0] * _TILE_WIDTH / drawn.shape[1])
         parts.append(cv2.resize(drawn, (_TILE_WIDTH, height), interpolation=cv2.INTER_AREA))
     return np.concatenate(parts)
+
+
+def _draw_margin(height: int) -> np.ndarray:
+    """Draw the names of the two pictures of a tile, each `height` pixels high, from bottom to top.
+
+    (_CAPTION_HEIGHT + 2 * height, _CAPTION_HEIGHT, 3) uint8.
+    """
+    names = [np.rot90(_draw_text(name, height)) for name in ("prediction", "ground truth")]
+    return np.concatenate([_draw_text("", _CAPTION_HEIGHT), *names])
+
+
+def _draw_text(text: str, width: int) -> np.ndarray:
+    """Draw black text on white, (_CAPTION_HEIGHT, width, 3) uint8."""
+    strip = np.full((_CAPTION_HEIGHT, width, 3), 255, np.uint8)
+    cv2.putText(strip, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
+    return strip
 
 
 def _read_image(folder: Path, frame: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from evaluation.report import ObjectScore, Scores
 from util.frames import prefetch
 from util.masks import labels_of
 
-MIN_FRAMES_FOR_PROCESSES = 300  # fewer frames are scored before another process has started
+MIN_FRAMES_FOR_PROCESSES = 300  # below this number, one process is faster than starting several
 
 
 class SequenceResult(NamedTuple):
