@@ -24,7 +24,8 @@ from util.overlay import CODECS
 from util.provenance import Record, list_changes
 
 RUN_FILE = "run.json"
-_LIST_FILE = ".run.{}.json"  # videos of one process, by its rank
+# Videos of one process, by its rank. Temporary names of run.json must not have this pattern.
+_LIST_FILE = ".rank{}.json"
 _UNFINISHED = ""  # digest of a video whose files are about to get their final names
 
 # Settings that may differ between runs into one folder. Digests identify weights and videos, and

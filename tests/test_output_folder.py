@@ -18,6 +18,7 @@ from model.methods import build_network
 from model.network import NetworkSpec
 from tests import eval_fixtures
 from tests.eval_fixtures import NUM_FRAMES, Evaluate, masks_of, names_in, read_files
+from util.files import write_json
 from util.masks import read_mask, write_mask
 from util.signals import INTERRUPTED
 
@@ -296,11 +297,29 @@ def test_a_video_that_was_killed_while_it_was_renamed_is_segmented_again(
     record = json.loads(path.read_text())
     del record["videos"]["val-001"]
     path.write_text(json.dumps(record))
-    (tmp_path / "out" / ".run.1.json").write_text(json.dumps({"val-001": ""}))
+    (tmp_path / "out" / ".rank1.json").write_text(json.dumps({"val-001": ""}))
     result = evaluate("davis", davis)
     assert result.code == 0
     assert "had changed or files were missing: val-001" in result.out
     assert read_files(tmp_path / "out") == before
+
+
+def test_a_half_written_record_of_a_killed_run_is_ignored(
+    evaluate: Evaluate, davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:  # as if killed: the temporary file stays
+        patch.setattr(Path, "replace", stop)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(SystemExit):
+            write_json(tmp_path / "out" / "run.json", {})
+    (leftover,) = (tmp_path / "out").iterdir()
+    leftover.write_text('{"runs": [')
+    result = evaluate("davis", davis)
+    assert result.code == 0
+    assert "2 videos" in result.out
 
 
 def test_a_folder_without_run_json_is_refused(

@@ -72,7 +72,15 @@ def test_the_number_of_processes_does_not_change_the_masks(
     assert report.count(f"7 videos, 84 frames, by {processes} processes") == 1, report
     assert read_masks(tmp_path) == expected
     assert len(json.loads((tmp_path / "run.json").read_text())["videos"]) == 7
-    assert not [*tmp_path.glob(".run.*")]
+    assert not [*tmp_path.glob(".rank*")]
+
+
+def find_complete(output: Path) -> list[Path]:
+    """Folders of the complete videos: those that have a digest in run.json or in a list."""
+    paths = [*output.glob("run.json"), *output.glob(".rank*.json")]
+    contents = [json.loads(path.read_text()) for path in paths]
+    digests = {k: v for content in contents for k, v in content.get("videos", content).items()}
+    return [output / name for name, digest in digests.items() if digest]
 
 
 def test_a_run_with_a_killed_process_is_resumed(
@@ -82,7 +90,7 @@ def test_a_run_with_a_killed_process_is_resumed(
     output = tmp_path / "out"
     process = start(davis, tiny_weights, output, 2)
     deadline = time.monotonic() + 120
-    while not any(output.glob(".run.*.json")):  # a video is complete once it is listed
+    while not find_complete(output):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)
@@ -92,10 +100,7 @@ def test_a_run_with_a_killed_process_is_resumed(
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode != 0, printed
-    digests = json.loads((output / "run.json").read_text())["videos"]
-    for path in output.glob(".run.*.json"):
-        digests |= json.loads(path.read_text())
-    complete = [output / name for name, digest in digests.items() if digest]
+    complete = find_complete(output)
     before = {path: path.stat().st_mtime_ns for folder in complete for path in folder.iterdir()}
     report = finish(start(davis, tiny_weights, output, 2))
     assert f"{len(complete)} videos were complete before" in report
