@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inference.predictor import Predictor
     from inference.tracker import Tracker
 
-dependencies = ["torch", "torchvision", "numpy", "cv2", "PIL"]
+dependencies = ["torch", "numpy", "cv2", "PIL"]
 
 _FOLDER = Path(__file__).resolve().parent
 # Names that the Python API imports; modules of another project must not hide them.

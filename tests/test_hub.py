@@ -41,7 +41,8 @@ def run(folder: Path, code: str, model: Path) -> subprocess.CompletedProcess[str
 
 
 def test_the_api_works_from_another_folder(tmp_path: Path, tiny_weights: Path) -> None:
-    result = run(tmp_path, LOAD + TRACK, tiny_weights)
+    code = LOAD + TRACK + "import sys\nassert 'torchvision' not in sys.modules\n"
+    result = run(tmp_path, code, tiny_weights)
     assert (result.returncode, result.stderr) == (0, "")
 
 
