@@ -8,7 +8,7 @@ from typing import Any
 METHOD_PRESETS: dict[str, dict[str, Any]] = {
     "stcn": {},
     "gsfm": {},
-    "qdmn": {"batch_size": 8},
+    "qdmn": {},
     "rde": {"lr": 2e-5, "num_frames": 5, "perturb_min": 0.85, "perturb_max": 1.0},
     "imsfr": {},
 }
