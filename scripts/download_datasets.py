@@ -18,7 +18,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.download import Item, fetch_all, run
-from scripts.resize_youtube import resize_all
 from util.command_line import script_parser
 
 # Folders in the archives.
@@ -90,6 +89,8 @@ def work(args: argparse.Namespace) -> int:
     failures = fetch_all([DATASETS[name] for name in args.only], args.root)
     youtube = args.root / "YouTube"
     if "youtube_train" in args.only and (youtube / "train").is_dir():
+        from scripts.resize_youtube import resize_all  # imports numpy, too slow for --help
+
         try:
             resize_all(youtube / "train", youtube / "train_480p", args.workers)
         except (ValueError, OSError) as error:
