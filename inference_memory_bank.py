@@ -172,13 +172,14 @@ def _parse_positions(text: str, num: int) -> set[int]:
     for part in text.split(","):
         try:
             start, *rest = [int(end) if end else None for end in part.split(":")]
-            if not rest:
-                assert start is not None
-                positions.update(range(num)[start : start + 1 or None])
-            else:
+            if rest:
                 (stop,) = rest
                 positions.update(range(num)[start:stop])
-        except (AssertionError, ValueError) as error:
+            elif start is None:
+                raise ValueError("an empty part")
+            else:
+                positions.update(range(num)[start : start + 1 or None])
+        except ValueError as error:
             raise ValueError(
                 f"sample_keep {text!r} contains {part!r}, which is not an index or slice: give for "
                 "example 1 or 0:2 or -5:, separated by commas."

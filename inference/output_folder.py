@@ -243,6 +243,9 @@ def _refuse_other_settings(path: Path, first: Record, record: Record) -> None:
     before |= dict.fromkeys(unset)
     before["weights_sha256"] = first["weights_sha256"]
     now = {**record["settings"], "weights_sha256": record["weights_sha256"]}
+    if "plugins_sha256" in first:  # an earlier version did not record it
+        before["plugins_sha256"] = first["plugins_sha256"]
+        now["plugins_sha256"] = record["plugins_sha256"]
     changes = list_changes(before, now, _IGNORED)
     if changes:
         raise ValueError(

@@ -222,7 +222,7 @@ def mix(
         if label in known[0] and label in known[1]:
             parts.append(torch.lerp(known[1][label], known[0][label], weights[label]))
         else:
-            parts.append(known[label in known[1]][label])
+            parts.append(known[0][label] if label in known[0] else known[1][label])
     objects = torch.stack(parts)
     # Where the two have different objects, the sum can exceed 1.
     objects = objects / objects.sum(0).clamp(min=1)

@@ -19,13 +19,14 @@ import torch
 from datasets.video import Video
 from inference.labels import label_map
 from inference.object_statistics import ObjectStatistics, format_statistics, write_statistics
-from inference.output_folder import OutputFolder
+from inference.output_folder import RUN_FILE, OutputFolder
 from inference.predictor import Predictor
 from inference.probability_files import PROBABILITIES, pack_probabilities
 from inference.propagation import SegmentedFrame, propagate
 from inference.run_report import Report, join_reports
 from inference.tracker import Tracker
 from inference.writer import BESIDE, Output, Writer, draw_overlay
+from util.files import sha256
 from util.hyper_para import EvalSettings
 from util.provenance import Record, describe_run
 from util.ranks import Ranks, gather_over_ranks, join_ranks, leave_ranks, run_on_main
@@ -67,11 +68,18 @@ def run_eval(
         ranks = join_ranks(settings.device, exchanges_on_cpu=True)
         videos = read_videos()
         predictor = build_predictor()
-        record = {**describe_run(predictor.settings), "weights_sha256": predictor.weights_sha256}
+        record = {
+            **describe_run(predictor.settings),
+            "weights_sha256": predictor.weights_sha256,
+            "plugins_sha256": [sha256(Path(path)) for path in settings.plugin],
+        }
         runner = Runner(predictor, Path(settings.output), record, ranks, writes_statistics)
         report = runner.run(videos)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(f"error: {_explain(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nInterrupted: run the same command again to resume.", file=sys.stderr)
@@ -128,7 +136,13 @@ class Runner:
                 return join_reports(gather_over_ranks(report))
             finally:
                 if self.ranks.is_main:
-                    self.folder.merge_lists()
+                    self._merge_lists()
+
+    def _merge_lists(self) -> None:
+        try:
+            self.folder.merge_lists()
+        except OSError as error:  # the masks are written, and the next run merges the lists
+            print(f"warning: {self.output / RUN_FILE} cannot be written: {error}", file=sys.stderr)
 
     def _start(self, videos: Sequence[Video], stack: contextlib.ExitStack) -> list[str]:
         """Lock and prepare the folder; return the names of the videos to segment."""

@@ -30,7 +30,7 @@ class Output(NamedTuple):
     name: str
     labels: np.ndarray  # (H, W) uint8
     image: np.ndarray  # (h, w, 3) uint8
-    probabilities: FrameProbabilities | None = None  # also written where present
+    probabilities: FrameProbabilities | None = None  # written if not None
 
 
 class Writer:

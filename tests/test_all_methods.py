@@ -258,6 +258,18 @@ def test_removing_an_object_keeps_the_others(method: str, memory: str) -> None:
     assert core.labels == [5]
 
 
+@each_method
+def test_after_all_objects_are_removed_a_session_is_like_a_new_one(method: str) -> None:
+    used, new = (InferenceCoreYV(*network_and_policy(method), 5) for _ in range(2))
+    for t in range(5):
+        used.step(FRAMES[t], masks_on({0: [1, 2]}, t))
+        new.step(FRAMES[t])
+    used.remove_objects([1, 2])
+    for t in range(5, 10):
+        masks = masks_on({6: [3]}, t)
+        torch.testing.assert_close(used.step(FRAMES[t], masks), new.step(FRAMES[t], masks))
+
+
 def test_bank_after_removing_objects() -> None:
     """With shared keys and with own keys of each object."""
     generator = torch.Generator().manual_seed(1)

@@ -19,7 +19,6 @@ from util.images import (
     list_frames,
     read_image,
     resize_image,
-    resize_shorter_side,
     working_size,
 )
 
@@ -101,12 +100,11 @@ def test_resize_equals_torchvision(size: tuple[int, int], shorter_side: int) -> 
         torchvision_resize(Image.fromarray(image), shorter_side, InterpolationMode.BICUBIC)
     )
     assert working_size(size, shorter_side) == expected.shape[:2]
-    np.testing.assert_array_equal(resize_shorter_side(image, shorter_side), expected)
+    np.testing.assert_array_equal(resize_image(image, expected.shape[:2]), expected)
 
 
 def test_equal_size_is_not_resized() -> None:
     image = picture()
-    assert resize_shorter_side(image, 24) is image
     assert resize_image(image, (24, 40)) is image
     assert working_size((24, 40), None) == (24, 40)
     assert working_size((720, 1280), 480) == (480, 853)

@@ -83,6 +83,17 @@ def test_frames_are_resized_and_masks_resized_back(
     assert tracker.segment(frames[6][..., ::-1]).shape == SIZE  # a view with negative strides
 
 
+def test_frames_of_another_size_are_refused(predictor: Predictor, frames: list[np.ndarray]) -> None:
+    tracker = Tracker(with_settings(predictor, size=32))
+    tracker.segment(frames[0], box(7, 10, 10))
+    doubled = frames[1].repeat(2, 0).repeat(2, 1)  # the same working size
+    height, width = SIZE
+    sentence = rf"The frame is {2 * width}x{2 * height} .* earlier frames are {width}x{height}"
+    with pytest.raises(ValueError, match=sentence):
+        tracker.segment(doubled)
+    assert tracker.segment(frames[1]).shape == SIZE
+
+
 def test_seconds_include_the_work_of_the_device(
     predictor: Predictor, frames: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

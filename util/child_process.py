@@ -26,7 +26,7 @@ BAD_INPUT = 2
 _GRACE_SECONDS = 10.0
 
 
-class ChildFailed(Exception):  # noqa: N818, the name says what happened
+class ChildFailed(Exception):  # noqa: N818, no suffix Error by choice
     """A child process failed; the message is a sentence for the user.
 
     Attributes:

@@ -46,8 +46,8 @@ def lock_folder(folder: Path, timeout: float = 0) -> Iterator[None]:
     On a file system without locks, this only makes the folder.
 
     Args:
-        timeout: seconds to wait for another process. The workers of a killed process hold its lock
-            until they notice that it has ended.
+        timeout: seconds to wait for another process. The workers of a killed process can hold its
+            lock for some seconds.
 
     Raises:
         ValueError: another process holds the lock.

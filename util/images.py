@@ -134,11 +134,6 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.array(resized)
 
 
-def resize_shorter_side(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize an (h, w, 3) uint8 image so that its shorter side is `size` pixels."""
-    return resize_image(image, working_size((image.shape[0], image.shape[1]), size))
-
-
 def list_images(folder: Path) -> list[Path]:
     """List the image files of a folder in natural order (2 before 10), without hidden files."""
     images = [

@@ -35,9 +35,13 @@ class Ranks:
         return self.rank == 0
 
 
+def _is_launched() -> bool:
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
 def started_ranks() -> Ranks:
     """Read the ranks that the launcher set in the environment; one process without a launcher."""
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not _is_launched():
         return Ranks()
     return Ranks(
         int(os.environ["RANK"]),
@@ -57,7 +61,7 @@ def join_ranks(device_name: str = "auto", exchanges_on_cpu: bool = False) -> Ran
         ValueError: the device is not available, or a process did not join in time.
     """
     ranks = started_ranks()
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+    if not _is_launched():
         return ranks
     device = pick_device(device_name, ranks.local_rank)
     if device.type == "cuda":

@@ -89,13 +89,13 @@ void rows_maxima(const Rows* r, float* maxima) {
 }
 
 // groups (queries, num) -> similarities (queries, num, kBlock), -inf after the last row.
-void rows_scores(const Rows* r, const int64_t* groups, int64_t num, float* scores) {
+void rows_similarities(const Rows* r, const int64_t* groups, int64_t num, float* similarities) {
 #pragma omp parallel for num_threads(r->threads) schedule(static)
   for (int64_t q = 0; q < r->queries; q++) {
     const float* query = r->query + q * r->channels;
     for (int64_t g = 0; g < num; g++) {
       const int64_t first = groups[q * num + g] * kBlock;
-      float* out = scores + (q * num + g) * kBlock;
+      float* out = similarities + (q * num + g) * kBlock;
       for (int64_t i = 0; i < kBlock; i++) {
         if (first + i >= r->rows) {
           out[i] = kNothing;

@@ -39,7 +39,7 @@ class BestRows:
             ("rows_group", whole, []),
             ("rows_step", whole, []),
             ("rows_maxima", None, [call, address]),
-            ("rows_scores", None, [call, address, whole, address]),
+            ("rows_similarities", None, [call, address, whole, address]),
         )
         self.group: int = self._functions.rows_group()  # rows of a group
         self._step: int = self._functions.rows_step()
@@ -96,7 +96,7 @@ class BestRows:
         self._functions.rows_maxima(ctypes.byref(call), pointer(maxima))
         chosen = maxima.topk(top_k, sorted=False).indices.contiguous()  # (P, top_k)
         similarities = maxima.new_empty(queries, top_k * self.group)
-        self._functions.rows_scores(
+        self._functions.rows_similarities(
             ctypes.byref(call), pointer(chosen), top_k, pointer(similarities)
         )
         best, at = similarities.topk(top_k, sorted=False)  # (P, top_k)

@@ -8,7 +8,7 @@
 extern "C" {
 
 // Tensors are channels-last; bfloat16 if `is_half`, else float32.
-struct Enlargement {
+struct Upsampling {
   const void* x;     // (batch, height, width, channels)
   const void* skip;  // (batch, 2 height, 2 width, channels); batch 1: shared by all
   void* y;           // (batch, 2 height, 2 width, channels)
@@ -28,7 +28,7 @@ void neighbours(int64_t at, int64_t size, int64_t* near, int64_t* far) {
 }
 
 template <typename T>
-void run(const Enlargement& e) {
+void run(const Upsampling& e) {
   const int64_t high = 2 * e.height, wide = 2 * e.width, row = e.width * e.channels;
 #pragma omp parallel for num_threads(e.threads) schedule(static)
   for (int64_t line = 0; line < e.batch * high; line++) {
@@ -58,7 +58,7 @@ void run(const Enlargement& e) {
 
 extern "C" {
 
-void enlarge_run(const Enlargement* e) {
+void upsample_run(const Upsampling* e) {
   if (e->is_half)
     run<Half>(*e);
   else

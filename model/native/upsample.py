@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from model.native import declare, pointer
 
 
-class _Enlargement(ctypes.Structure):
+class _Upsampling(ctypes.Structure):
     """The C++ struct of the same name."""
 
     _fields_ = [
@@ -31,8 +31,8 @@ class Upsampler:
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._run = library.enlarge_run
-        declare(library, ("enlarge_run", None, [ctypes.POINTER(_Enlargement)]))
+        self._run = library.upsample_run
+        declare(library, ("upsample_run", None, [ctypes.POINTER(_Upsampling)]))
         x, skip = (
             torch.linspace(-1, 1, n, dtype=torch.float32, device="cpu").view(shape)
             for n, shape in ((384, (2, 64, 1, 3)), (768, (1, 64, 2, 6)))
@@ -77,7 +77,7 @@ class Upsampler:
             device="cpu",
             memory_format=torch.channels_last,
         )
-        call = _Enlargement(
+        call = _Upsampling(
             pointer(x), pointer(skip), pointer(y), batch, height, width, channels,
             len(skip), x.dtype == torch.bfloat16, torch.get_num_threads(),
         )  # fmt: skip

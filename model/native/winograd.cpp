@@ -64,7 +64,7 @@ struct Convolution {
   int64_t add_batch;  // batch of `add`; 1: shared by all
   int64_t relu_before, relu_after;
   int64_t is_half;         // tensors are bfloat16
-  int64_t multiplies_half; // so are packed weights and transformed input
+  int64_t multiplies_half; // packed weights and transformed input are bfloat16
   int64_t threads;
 };
 
