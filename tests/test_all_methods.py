@@ -260,11 +260,12 @@ def test_removing_an_object_keeps_the_others(method: str, memory: str) -> None:
 
 @each_method
 def test_after_all_objects_are_removed_a_session_is_like_a_new_one(method: str) -> None:
-    used, new = (InferenceCoreYV(*network_and_policy(method), 5) for _ in range(2))
+    used, new = (InferenceCoreYV(*network_and_policy(method, mem_every=2), 5) for _ in range(2))
     for t in range(5):
         used.step(FRAMES[t], masks_on({0: [1, 2]}, t))
         new.step(FRAMES[t])
     used.remove_objects([1, 2])
+    assert used.can_skip()
     for t in range(5, 10):
         masks = masks_on({6: [3]}, t)
         torch.testing.assert_close(used.step(FRAMES[t], masks), new.step(FRAMES[t], masks))
