@@ -13,7 +13,10 @@ import torch
 from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
-from scripts.experiments import directions, precisions, quality_gating
+from scripts import compare, export_weights, plot_log
+from scripts.benchmarks import bench_inference
+from scripts.experiments import directions, precisions, quality_gating, train_methods
+from util.parse_settings import parse_train
 
 
 def test_precisions(
@@ -101,3 +104,42 @@ def test_a_folder_instead_of_a_json_file(
     with pytest.raises(SystemExit):
         parse(["--davis_path", "b", "--json", str(tmp_path)])
     assert f"argument --json: {tmp_path} is a folder: name a file" in capsys.readouterr().err
+
+
+def plan_experiment(*flags: str) -> list[list[str]]:
+    roots = "--static_root S --davis_root D --davis_path D --backbone_weights B.pth".split()
+    return [*train_methods.plan(train_methods.parse([*roots, "--output", "out", *flags]))]
+
+
+def test_commands_of_train_methods() -> None:
+    """Each command parses, and each run starts from the weights of the run before."""
+    parsers = {
+        "export_weights.py": export_weights.parse,
+        "plot_log.py": plot_log.parse,
+        "compare.py": compare.parse,
+        "bench_inference.py": bench_inference.parse,
+    }
+    runs = []
+    for command in plan_experiment("--processes", "4"):
+        if command[0] == "-m":
+            runs += parse_train(command[6:])
+        else:
+            parsers[Path(command[0]).name](command[1:])
+    assert [run.id for run in runs[:3]] == ["stcn_s0", "stcn_s3", "gsfm_s0"]
+    assert len(runs) == 10
+    assert runs[1].load_network == "out/saves/stcn_s0/stcn_s0_800.pth"
+    assert (runs[1].iterations, runs[1].steps, runs[1].yv_root) == (400, [240, 320, 368], "none")
+    assert {(run.batch_size, run.global_batch, run.num_frames) for run in runs} == {(1, 4, 3)}
+
+
+def test_published_settings_of_train_methods() -> None:
+    commands = plan_experiment("--published", "--methods", "rde")
+    first, second = (parse_train(command[6:])[0] for command in commands[:2])
+    assert (first.iterations, second.iterations, first.batch_size) == (75_000, 150_000, 16)
+    assert second.load_network == "out/saves/rde_s0/rde_s0_75000.pth"
+
+
+def test_processes_of_train_methods_share_the_clips(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        plan_experiment("--processes", "3")
+    assert "--processes must divide 4" in capsys.readouterr().err
