@@ -165,7 +165,8 @@ def plan_training(arguments: argparse.Namespace, method: str, saves: Path) -> It
         command = [
             *launcher, str(arguments.processes), str(ROOT / "train.py"),
             "--id", f"{method}_s{stage}", "--method", method, "--stage", stage,
-            "--size", arguments.size, "--static_root", arguments.static_root, *(text.format(first) for text in start),
+            "--size", arguments.size, "--static_root", arguments.static_root,
+            *(text.format(first) for text in start),
             "--save_dir", str(saves), "--load_model", "auto", "--device", arguments.device,
         ]  # fmt: skip
         if not arguments.published:
