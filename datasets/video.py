@@ -145,6 +145,11 @@ class Video:
             is_required=index in self.required_frames,
         )
 
+    @property
+    def source(self) -> str:
+        """Absolute path of the frames: a folder or a video file."""
+        return str(self._frames[0].parent.absolute())
+
     def _measure(self) -> tuple[int, int]:
         """Size (H, W) of the frames."""
         return image_size(self._frames[0])

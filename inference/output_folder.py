@@ -2,7 +2,7 @@
 
 The masks of a video are written to a hidden folder, which gets its final name when all are there.
 Therefore an interrupted run can be resumed. Each process lists its videos in a file of its own, and
-the main process merges these files into run.json. Other files and folders are never replaced.
+the main process merges these files into run.json. Files that are not listed there are not replaced.
 """
 
 from __future__ import annotations
@@ -11,29 +11,28 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from datasets.video import Video
 from inference.probability_files import PROBABILITIES
+from inference.run_file import (
+    RUN_FILE,
+    Entry,
+    parse_entries,
+    read_run_file,
+    refuse_other_settings,
+    write_entries,
+)
 from inference.writer import BESIDE
-from util.files import lock_folder, write_json
-from util.hyper_para import EvalSettings
+from util.files import lock_folder
 from util.overlay import CODECS
-from util.provenance import Record, list_changes
+from util.provenance import Record
 
-RUN_FILE = "run.json"
 # Videos of one process, by its rank. Temporary names of run.json must not have this pattern.
 _LIST_FILE = ".rank{}.json"
-_UNFINISHED = ""  # digest of a video whose files are about to get their final names
-
-# Settings that may differ between runs into one folder. Digests identify weights and videos, and
-# `is_complete` checks the optional files.
-_IGNORED = {
-    "model", "output", "device", "benchmark", "encode_batch", "overlay", "save_probabilities",
-    "davis_path", "yv_path", "data_path", "video", "mask", "plugin", "no_top",
-}  # fmt: skip
+_UNFINISHED = ""  # digest of a video whose files are being replaced
 
 
 @dataclass
@@ -57,7 +56,7 @@ class OutputFolder:
     probabilities: bool = False
     statistics: bool = False
     rank: int = 0
-    _listed: dict[str, str] = field(default_factory=dict, init=False)  # digests, by video
+    _listed: dict[str, Entry] = field(default_factory=dict, init=False)  # of this process
 
     @contextlib.contextmanager
     def lock(self, videos: Sequence[Video]) -> Iterator[None]:
@@ -67,11 +66,12 @@ class OutputFolder:
             ValueError: the folder cannot be written, is locked, holds a run with other settings, or
                 has other files where the run would write.
         """
-        digests = {video.name: video.digest for video in videos}
+        for video in videos:
+            _ = video.digest  # its errors are not errors of the output folder
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(lock_folder(self.root))
-                self._prepare(digests)
+                self._prepare(videos)
             except OSError as error:
                 raise ValueError(
                     f"The output folder {self.root} cannot be written "
@@ -82,12 +82,16 @@ class OutputFolder:
     def is_complete(self, video: Video) -> bool:
         """Whether all files of a video exist and its frames and annotations are unchanged."""
         folder = self.root / video.name
+        entry = self._entries.get(video.name, Entry(_UNFINISHED))
         required = range(len(video)) if self.write_all else video.required_frames
         names = [video.frame_names[index] for index in required]
         return (
-            self._digests.get(video.name) == video.digest
+            entry.digest == video.digest
             and all((folder / f"{name}.png").is_file() for name in names)
-            and (not self.overlay or any(path.is_file() for path in self._overlays(video.name)))
+            and (
+                not self.overlay
+                or any(p.is_file() and entry.owns(p.name) for p in self._overlays(video.name))
+            )
             and (not self.statistics or (self.root / f"{video.name}.csv").is_file())
             and (
                 not self.probabilities
@@ -111,54 +115,72 @@ class OutputFolder:
 
     def merge_lists(self) -> None:
         """Merge the lists of all processes, also those of a killed run, into run.json."""
-        lists = sorted(self.root.glob(_LIST_FILE.format("*")))
-        self._digests |= self._read_lists()
-        write_json(self.root / RUN_FILE, {"runs": self._runs, "videos": self._digests})
-        for path in lists:
+        self._entries |= self._read_lists()
+        write_entries(self.root / RUN_FILE, self._entries, self._runs)
+        for path in self._lists():
             path.unlink()
 
-    def _read_lists(self) -> dict[str, str]:
-        digests: dict[str, str] = {}
-        for path in sorted(self.root.glob(_LIST_FILE.format("*"))):
-            digests |= json.loads(path.read_text())
-        return digests
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
+        """Entries by video, from before this run."""
+        return read_run_file(self.root / RUN_FILE).entries
 
-    def _prepare(self, digests: dict[str, str]) -> None:
+    def _lists(self) -> list[Path]:
+        return sorted(self.root.glob(_LIST_FILE.format("*")))
+
+    def _read_lists(self) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        for path in self._lists():
+            try:
+                entries |= parse_entries(json.loads(path.read_text()))
+            except ValueError as error:
+                raise ValueError(
+                    f"{path} is not a list of a run ({error}): choose another --output."
+                ) from error
+        return entries
+
+    def _prepare(self, videos: Sequence[Video]) -> None:
         path = self.root / RUN_FILE
-        before = read_run_file(path)
-        self._digests = before.digests | self._read_lists()
-        runs = before.runs if self._digests else []  # nothing was written yet
+        runs = read_run_file(path).runs
         if runs:
-            _refuse_other_settings(path, runs[0], self.record)
-        for name, digest in digests.items():
-            self._refuse_foreign_files(name)
-            self._refuse_other_video(runs, name, digest)
-        for name in digests:
-            for leftover in (self._partial(name), self._outdated(name)):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self._entries |= self._read_lists()
+            if self._entries:
+                refuse_other_settings(path, runs[0], self.record)
+            else:  # nothing was written yet
+                runs = []
+        for video in videos:
+            self._refuse_foreign_files(video.name)
+            self._refuse_other_video(video)
+        for video in videos:
+            for leftover in (self._partial(video.name), self._outdated(video.name)):
+                _remove(leftover)
+        if not runs:  # the settings of these lists are unknown
+            for path in self._lists():
+                path.unlink()
         self._runs = [*runs, self.record]  # one record for each time the run was resumed
         self.merge_lists()
 
     def _refuse_foreign_files(self, name: str) -> None:
-        """Raise ValueError if files that no run has listed would be replaced."""
-        if name in self._digests:
-            return
-        for path in (self.root / name, self.root / f"{name}.csv", *self._overlays(name)):
-            if path.exists() or path.is_symlink():
+        """Raise ValueError if this run would replace files that no run has written."""
+        entry = self._entries.get(name, Entry(_UNFINISHED, files=()))
+        paths = [self.root / name]
+        paths += [self.root / f"{name}.csv"] if self.statistics else []
+        paths += self._overlays(name) if self.overlay else []
+        for path in paths:
+            if (path.exists() or path.is_symlink()) and not entry.owns(path.name):
                 raise ValueError(
-                    f"{path} was not written by a run into {self.root} (see {RUN_FILE} there), but "
-                    f"this run would replace it: choose another --output, or move {path.name}."
+                    f"This run would replace {path}, which no earlier run into {self.root} wrote: "
+                    f"choose another --output, or move {path.name}."
                 )
 
-    def _refuse_other_video(self, runs: Sequence[Record], name: str, digest: str) -> None:
+    def _refuse_other_video(self, video: Video) -> None:
         """Raise ValueError if masks of another video with the same name would be replaced."""
-        known = self._digests.get(name, _UNFINISHED)
-        sources = [_source(run) for run in runs]
-        source = _source(self.record)
-        if known not in (_UNFINISHED, digest) and source not in sources:
+        entry = self._entries.get(video.name, Entry(_UNFINISHED))
+        is_other = entry.source not in ("", video.source)
+        if is_other and entry.digest not in (_UNFINISHED, video.digest):
             raise ValueError(
-                f"{self.root} contains masks of another video {name}, of {sources[0]}, not of "
-                f"{source}: choose another --output."
+                f"{self.root / video.name} contains masks of {entry.source}, not of "
+                f"{video.source}: choose another --output."
             )
 
     def _overlays(self, name: str) -> list[Path]:
@@ -166,22 +188,29 @@ class OutputFolder:
         return [self.root / f"{name}{suffix}" for suffix in CODECS]
 
     def _publish(self, partial: Path, video: Video) -> None:
-        self._list(video.name, _UNFINISHED)  # from here on, files of this name belong to the run
+        before = self._entries.get(video.name, Entry(_UNFINISHED, files=()))
+        beside = {
+            path: self.root / f"{video.name}{path.suffix}" for path in partial.glob(f"{BESIDE}.*")
+        }
+        # From here on, these files belong to the run.
+        files = {video.name, *(path.name for path in beside.values())}
+        self._list(video, _UNFINISHED, files | {*(before.files or ())})
         for path in self._overlays(video.name):  # they show the earlier masks
-            path.unlink(missing_ok=True)
-        for path in partial.glob(f"{BESIDE}.*"):
-            path.replace(self.root / f"{video.name}{path.suffix}")
+            if before.owns(path.name):
+                path.unlink(missing_ok=True)
+        for path, target in beside.items():
+            path.replace(target)
         outdated = self._outdated(video.name)
         if (self.root / video.name).exists():
             (self.root / video.name).rename(outdated)
         partial.rename(self.root / video.name)
-        shutil.rmtree(outdated, ignore_errors=True)
-        self._list(video.name, video.digest)
+        _remove(outdated)
+        self._list(video, video.digest, files)
 
-    def _list(self, name: str, digest: str) -> None:
-        """Write the digest of a video to the list of this process."""
-        self._listed[name] = digest
-        write_json(self.root / _LIST_FILE.format(self.rank), self._listed)
+    def _list(self, video: Video, digest: str, files: set[str]) -> None:
+        """Write the entry of a video to the list of this process."""
+        self._listed[video.name] = Entry(digest, video.source, tuple(sorted(files)))
+        write_entries(self.root / _LIST_FILE.format(self.rank), self._listed, None)
 
     def _partial(self, name: str) -> Path:
         """Folder of the masks until they are complete."""
@@ -192,63 +221,8 @@ class OutputFolder:
         return self.root / f".{name}.outdated"
 
 
-def _source(record: Record) -> str:
-    """Return the path of the video or of the data set of a run."""
-    values, defaults = record["settings"], asdict(EvalSettings())
-    names = ("davis_path", "yv_path", "data_path")
-    roots = [values[name] for name in names if values.get(name, "") not in ("", defaults[name])]
-    return values.get("video") or ", ".join(roots) or "the default folder"
-
-
-class RunFile(NamedTuple):
-    """Content of run.json."""
-
-    runs: list[Record]  # the oldest first
-    digests: dict[str, str]  # of the complete videos
-
-
-def read_run_file(path: Path) -> RunFile:
-    """Read run.json; the result is empty if there is no file.
-
-    Raises:
-        ValueError: the file has other content.
-    """
-    if not path.exists():
-        return RunFile([], {})
-    try:
-        content = json.loads(path.read_text())
-        runs, digests = content["runs"], dict(content.get("videos", {}))
-        if not runs or not all(_is_record(run) for run in runs):
-            raise KeyError("settings")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not a record of a run ({error}): remove it, or choose another --output."
-        ) from error
-    return RunFile(runs, digests)
-
-
-def _is_record(run: object) -> bool:
-    return (
-        isinstance(run, dict) and isinstance(run.get("settings"), dict) and "weights_sha256" in run
-    )
-
-
-def _refuse_other_settings(path: Path, first: Record, record: Record) -> None:
-    """Raise ValueError if the folder's first run had settings that give other masks."""
-    defaults = asdict(EvalSettings())
-    # Options that are newer than the first run had their defaults then. An earlier version recorded
-    # "" instead of None.
-    before = {**defaults, **first["settings"]}
-    unset = {name for name, value in defaults.items() if value is None and before[name] == ""}
-    before |= dict.fromkeys(unset)
-    before["weights_sha256"] = first["weights_sha256"]
-    now = {**record["settings"], "weights_sha256": record["weights_sha256"]}
-    if "plugins_sha256" in first:  # an earlier version did not record it
-        before["plugins_sha256"] = first["plugins_sha256"]
-        now["plugins_sha256"] = record["plugins_sha256"]
-    changes = list_changes(before, now, _IGNORED)
-    if changes:
-        raise ValueError(
-            f"{path.parent} contains masks made with other settings: {'; '.join(changes)}. Choose "
-            "another --output, or remove that folder."
-        )
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link to one, if it exists."""
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)

@@ -19,10 +19,11 @@ import torch
 from datasets.video import Video
 from inference.labels import label_map
 from inference.object_statistics import ObjectStatistics, format_statistics, write_statistics
-from inference.output_folder import RUN_FILE, OutputFolder
+from inference.output_folder import OutputFolder
 from inference.predictor import Predictor
 from inference.probability_files import PROBABILITIES, pack_probabilities
 from inference.propagation import SegmentedFrame, propagate
+from inference.run_file import RUN_FILE
 from inference.run_report import Report, join_reports
 from inference.tracker import Tracker
 from inference.writer import BESIDE, Output, Writer, draw_overlay

@@ -51,8 +51,8 @@ import progressbar
 import torch
 
 from inference.labels import resize_prob
-from inference.output_folder import RUN_FILE, read_run_file
 from inference.probability_files import PROBABILITIES, FrameProbabilities, read_probabilities
+from inference.run_file import RUN_FILE, read_run_file
 from util.files import write_json
 from util.images import image_size, load_image
 from util.masks import write_mask

@@ -17,7 +17,7 @@ from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
 from tests import eval_fixtures
-from tests.eval_fixtures import NUM_FRAMES, Evaluate, masks_of, names_in, read_files
+from tests.eval_fixtures import NUM_FRAMES, Evaluate, frames_of, masks_of, names_in, read_files
 from util.files import write_json
 from util.masks import read_mask, write_mask
 from util.signals import INTERRUPTED
@@ -251,7 +251,7 @@ def test_an_output_folder_that_cannot_be_written(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["val-001/00000.png", "val-001.mp4", "val-001.csv"])
+@pytest.mark.parametrize("name", ["val-001/00000.png", "val-001.mp4"])
 def test_files_of_the_user_are_not_replaced(
     evaluate: Evaluate, davis: Path, tmp_path: Path, name: str
 ) -> None:
@@ -263,10 +263,62 @@ def test_files_of_the_user_are_not_replaced(
     path.parent.mkdir(exist_ok=True)
     path.write_text("theirs")
     video_list.write_text("val-000\nval-001\n")
-    result = evaluate("davis", davis)
+    result = evaluate("davis", davis, "--overlay")
     assert result.code == 2
-    assert f"{tmp_path / 'out' / name.split('/')[0]} was not written by a run into" in result.err
+    assert f"would replace {tmp_path / 'out' / name.split('/')[0]}, which no earlier" in result.err
     assert path.read_text() == "theirs"
+
+
+def test_a_video_of_the_user_is_not_taken_for_an_overlay(
+    evaluate: Evaluate, davis: Path, tmp_path: Path
+) -> None:
+    assert evaluate("davis", davis).code == 0
+    (tmp_path / "out" / "val-001.mp4").write_text("theirs")
+    assert evaluate("davis", davis, "--overlay").code == 2
+    (tmp_path / "out" / "val-001" / "00003.png").unlink()
+    assert "files were missing: val-001" in evaluate("davis", davis).out
+    assert (tmp_path / "out" / "val-001.mp4").read_text() == "theirs"
+
+
+def test_lists_without_run_json_are_not_believed(
+    evaluate: Evaluate, davis: Path, tmp_path: Path
+) -> None:
+    assert evaluate("davis", davis).code == 0
+    entries = json.loads((tmp_path / "out" / "run.json").read_text())["videos"]
+    (tmp_path / "out" / "run.json").unlink()
+    (tmp_path / "out" / ".rank0.json").write_text(json.dumps(entries))
+    result = evaluate("davis", davis, "--mem_every", 3)
+    assert result.code == 2
+    assert "would replace" in result.err
+
+
+def test_a_damaged_list_is_named(evaluate: Evaluate, davis: Path, tmp_path: Path) -> None:
+    assert evaluate("davis", davis).code == 0
+    for content in ("", "[]", '{"val-000": 5}'):
+        (tmp_path / "out" / ".rank9.json").write_text(content)
+        result = evaluate("davis", davis)
+        assert result.code == 2
+        assert ".rank9.json is not a list of a run" in result.err
+
+
+def test_the_lock_file_is_not_emptied(evaluate: Evaluate, davis: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / "out" / ".lock").symlink_to(tmp_path / "theirs")
+    assert evaluate("davis", davis).code == 0
+    assert (tmp_path / "theirs").read_text() == "theirs"
+
+
+def test_an_output_folder_of_an_earlier_version_is_resumed(
+    evaluate: Evaluate, davis: Path, tmp_path: Path
+) -> None:
+    """It recorded only the digests of the videos."""
+    assert evaluate("davis", davis, "--overlay").code == 0
+    path = tmp_path / "out" / "run.json"
+    record = json.loads(path.read_text())
+    record["videos"] = {name: entry["digest"] for name, entry in record["videos"].items()}
+    path.write_text(json.dumps(record))
+    assert "2 videos were complete before" in evaluate("davis", davis, "--overlay").out
 
 
 def test_masks_of_another_data_set_are_not_replaced(
@@ -281,7 +333,7 @@ def test_masks_of_another_data_set_are_not_replaced(
     )
     result = evaluate("davis", other)
     assert result.code == 2
-    assert f"of {davis}, not of {other}" in result.err
+    assert f"of {frames_of(davis, 'val-001')}, not of {frames_of(other, 'val-001')}" in result.err
     assert read_files(tmp_path / "out") == before
     shutil.rmtree(other)
     davis.rename(other)  # the same videos in another folder
@@ -330,7 +382,7 @@ def test_a_folder_without_run_json_is_refused(
     (folder / "00000.png").write_text("theirs")
     result = evaluate("davis", davis)
     assert result.code == 2
-    assert "val-000 was not written by a run into" in result.err
+    assert "val-000, which no earlier run into" in result.err
     assert (folder / "00000.png").read_text() == "theirs"
     (tmp_path / "out" / "run.json").write_text("{}")
     result = evaluate("davis", davis)

@@ -240,7 +240,7 @@ def test_overlay_and_statistics_belong_to_the_masks(
         (other / path.name).write_bytes(path.read_bytes())
     capsys.readouterr()
     assert segment(tiny_weights, out, "--video", other, "--mask", mask) == 2
-    assert "contains masks of another video val-000" in capsys.readouterr().err
+    assert f"contains masks of {frames}, not of {other}" in capsys.readouterr().err
     assert len(read_maps(out / "val-000")) == NUM_FRAMES
 
 

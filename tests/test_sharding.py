@@ -76,11 +76,11 @@ def test_the_number_of_processes_does_not_change_the_masks(
 
 
 def find_complete(output: Path) -> list[Path]:
-    """Folders of the complete videos: those that have a digest in run.json or in a list."""
+    """Folders of the complete videos: those with a digest in run.json or in a list."""
     paths = [*output.glob("run.json"), *output.glob(".rank*.json")]
     contents = [json.loads(path.read_text()) for path in paths]
-    digests = {k: v for content in contents for k, v in content.get("videos", content).items()}
-    return [output / name for name, digest in digests.items() if digest]
+    entries = {k: v for content in contents for k, v in content.get("videos", content).items()}
+    return [output / name for name, entry in entries.items() if entry["digest"]]
 
 
 def test_a_run_with_a_killed_process_is_resumed(

@@ -54,7 +54,7 @@ def lock_folder(folder: Path, timeout: float = 0) -> Iterator[None]:
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("a") as lock:
         deadline = time.monotonic() + timeout
         while not _lock(lock):
             if time.monotonic() >= deadline:

@@ -105,7 +105,7 @@ def _run(name: str, path: Path, file: Path | str) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         line = _find_line(error, path)
         where = "" if line is None else f", line {line}"
@@ -114,7 +114,7 @@ def _run(name: str, path: Path, file: Path | str) -> None:
         ) from error
 
 
-def _find_line(error: Exception, path: Path) -> int | None:
+def _find_line(error: BaseException, path: Path) -> int | None:
     """Return the last line of the file that took part in an error."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return error.lineno
