@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +74,11 @@ class ClipSession:
     def __init__(
         self, predictor: Predictor, frames: FrameSource[np.ndarray], scratch: Path | None = None
     ) -> None:
+        if not isinstance(frames, Sized):
+            raise ValueError(
+                f"The frames are of type {type(frames).__name__}: pass a list, or an object with a "
+                "length that loads frame i for `frames[i]`."
+            )
         if not len(frames):
             raise ValueError("There are no frames.")
         check_image(frames[0], "Frame 0")

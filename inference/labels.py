@@ -12,13 +12,17 @@ _OBJECTS_PER_PASS = 16  # objects that are resized to the output size at once
 
 
 def check_image(image: np.ndarray, name: str) -> None:
-    """Raise ValueError unless an image is (H, W, 3) uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    """Raise ValueError unless an image is (H, W, 3) uint8, not empty."""
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"{name} is of type {type(image).__name__}: pass a NumPy array.")
+    if image.size == 0 or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"{name} is {image.shape} {image.dtype}: pass (H, W, 3) uint8 RGB.")
 
 
 def check_mask(mask: np.ndarray, size: tuple[int, int], name: str) -> None:
     """Raise ValueError unless a mask is (H, W) uint8 of this size."""
+    if not isinstance(mask, np.ndarray):
+        raise ValueError(f"{name} is of type {type(mask).__name__}: pass a NumPy array.")
     if mask.shape != size or mask.dtype != np.uint8:
         raise ValueError(
             f"{name} is {mask.shape} {mask.dtype}: pass {size} uint8 labels, the size of the frame."

@@ -13,7 +13,7 @@ from inference_core_yv import InferenceCoreYV
 from inference_memory_bank import POLICIES, MemoryPolicy, SamCompression
 from model.checkpoint import load_for_inference
 from model.network import Network
-from util.check_settings import check_predictor
+from util.check_settings import check_predictor, check_types
 from util.devices import pick_device, pick_dtype, tune
 from util.files import sha256
 from util.hyper_para import EvalSettings
@@ -91,9 +91,11 @@ class Predictor:
                 f"A predictor has no option {', '.join(unknown)}: util/hyper_para.py lists its "
                 "options, in the groups data, memory and machine."
             )
-        for plugin in options.get("plugin", []):
+        settings = EvalSettings(model=str(model), **options)
+        check_types(settings)
+        for plugin in settings.plugin:
             load_plugin(plugin)
-        return cls(EvalSettings(model=str(model), **options))
+        return cls(settings)
 
     def normalise(self, image: torch.Tensor) -> torch.Tensor:
         """Normalise RGB for `InferenceCore.step`: (3, H, W) uint8 -> (3, H, W) float32."""

@@ -51,6 +51,12 @@ def test_predictor_starts_sessions_from_a_file(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"memory": "evry_n"}, "There is no --memory evry_n"),
+        ({"size": "big"}, "--size must be int, not 'big'"),
+        ({"size": None}, "--size must be int, not None"),
+        ({"scales": 1.0}, "--scales must be list"),
+        ({"amp": "yes"}, "--amp must be bool, not 'yes'"),
+        ({"plugin": "absent.py"}, "--plugin must be list"),
+        ({"sample_share": float("nan")}, "--sample_share must be float or NoneType, not nan"),
         ({"scales": []}, "--scales must be one or more numbers"),
         ({"size": -5}, "--size must be 0"),
         ({"quality_reference": "first"}, "There is no --quality_reference first: choose from"),

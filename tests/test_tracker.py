@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 import inference.labels
 from datasets.synthetic import make_clip
+from inference.clip_session import ClipSession
 from inference.labels import label_map
 from inference.predictor import Predictor
 from inference.tracker import Tracker
@@ -81,6 +82,17 @@ def test_frames_are_resized_and_masks_resized_back(
         with pytest.raises(ValueError, match="RGB"):
             tracker.segment(image)
     assert tracker.segment(frames[6][..., ::-1]).shape == SIZE  # a view with negative strides
+
+
+def test_what_is_no_array_is_refused(predictor: Predictor, frames: list[np.ndarray]) -> None:
+    tracker = Tracker(predictor)
+    for image in (None, [[1, 2]], frames[0][:0]):
+        with pytest.raises(ValueError, match=r"The frame is .*: pass"):
+            tracker.segment(image)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="The mask is of type list"):
+        tracker.segment(frames[0], [0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="The frames are of type NoneType"):
+        ClipSession(predictor, None)  # type: ignore[arg-type]
 
 
 def test_frames_of_another_size_are_refused(predictor: Predictor, frames: list[np.ndarray]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from util.hyper_para import LEFT_OUT, EvalSettings, TrainSettings
 from util.presets import POLICY_OPTIONS
@@ -137,6 +137,7 @@ def check_predictor(settings: EvalSettings) -> None:
     Raises:
         ValueError: options are out of range or contradict each other.
     """
+    check_types(settings)
     _check_choices(settings)
     _check_memory(settings)
     _check_size(settings)
@@ -149,6 +150,31 @@ def check_predictor(settings: EvalSettings) -> None:
         raise ValueError("--mem_half needs float32: half precision already halves the memory.")
     if settings.amp and settings.precision == "float32":
         raise ValueError("--amp and --precision float32 contradict each other.")
+
+
+def check_types(settings: EvalSettings) -> None:
+    """Check the types of options, which the command line converts but Python does not.
+
+    Raises:
+        ValueError: a value has another type, or is not finite.
+    """
+    for name, kind in get_type_hints(EvalSettings).items():
+        value = getattr(settings, name)
+        kinds = get_args(kind) if type(None) in get_args(kind) else (kind,)
+        if not any(_has_type(value, k) for k in kinds):
+            words = [getattr(k, "__name__", str(k)) for k in kinds if get_origin(k) is not Literal]
+            raise ValueError(f"--{name} must be {' or '.join(words) or 'str'}, not {value!r}.")
+
+
+def _has_type(value: object, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is list:
+        items = value if isinstance(value, list | tuple) else None
+        return items is not None and all(_has_type(item, get_args(kind)[0]) for item in items)
+    if kind is float:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _check_choices(settings: EvalSettings) -> None:
