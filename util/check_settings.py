@@ -162,8 +162,14 @@ def check_types(settings: EvalSettings) -> None:
         value = getattr(settings, name)
         kinds = get_args(kind) if type(None) in get_args(kind) else (kind,)
         if not any(_has_type(value, k) for k in kinds):
-            words = [getattr(k, "__name__", str(k)) for k in kinds if get_origin(k) is not Literal]
-            raise ValueError(f"--{name} must be {' or '.join(words) or 'str'}, not {value!r}.")
+            words = " or ".join(_describe_type(k) for k in kinds)
+            raise ValueError(f"--{name} must be {words}, not {value!r}.")
+
+
+def _describe_type(kind: Any) -> str:
+    if kind is type(None):
+        return "None"
+    return "str" if get_origin(kind) is Literal else kind.__name__
 
 
 def _has_type(value: object, kind: Any) -> bool:
