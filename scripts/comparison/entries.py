@@ -22,8 +22,8 @@ from evaluation.comparison import Row
 from evaluation.predictions import read_ground_truth
 from evaluation.protocols import find_split, select_davis
 from evaluation.scoring import score
-from inference.output_folder import RUN_FILE
 from inference.predictor import Predictor, make_policy
+from inference.run_file import RUN_FILE
 from inference.runner import Runner
 from inference_core import InferenceCore
 from inference_core_yv import InferenceCoreYV
