@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from util.parse_settings import last_weights, parse_train
+from util.parse_settings import last_weights, parse_train, run_folder
 
 if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
     parse_train()
@@ -46,7 +46,8 @@ def main(argv: list[str] | None = None) -> int:
                     if ranks.is_main:
                         print(f"{settings.id} is finished: {last_weights(settings)} exists.")
                     continue
-                trainer = train_stage(settings, data, ranks, stop, is_restart)
+                with contextlib.ExitStack() as stack:
+                    trainer = train_stage(settings, data, ranks, stop, is_restart, stack)
                 if trainer.must_stop:
                     return stop.status
     except (ValueError, OSError, FloatingPointError) as error:
@@ -74,10 +75,36 @@ def is_finished(settings: TrainSettings, is_restart: bool) -> bool:
     return is_resumed and last_weights(settings).exists()
 
 
+def lock_run(settings: TrainSettings, stack: contextlib.ExitStack) -> None:
+    """Lock the folder of a run until the stack is closed."""
+    stack.enter_context(lock_folder(run_folder(settings), _LOCK_TIMEOUT))
+
+
+def lock_former(settings: TrainSettings, stack: contextlib.ExitStack) -> bool:
+    """Lock the folder of a run if it exists, and return True if it does.
+
+    A run that is about to end may still write checkpoints to it. A new run makes its folder later:
+    a start that fails leaves nothing behind.
+    """
+    exists = run_folder(settings).exists()
+    if exists:
+        lock_run(settings, stack)
+    return exists
+
+
 def train_stage(
-    settings: TrainSettings, data: StageData, ranks: Ranks, stop: StopRequest, is_restart: bool
+    settings: TrainSettings,
+    data: StageData,
+    ranks: Ranks,
+    stop: StopRequest,
+    is_restart: bool,
+    stack: contextlib.ExitStack,
 ) -> Trainer:
-    """Build everything and train one stage to its end, or until a stop is requested."""
+    """Build everything and train one stage to its end, or until a stop is requested.
+
+    Args:
+        stack: holds the lock of the run's folder until it is closed.
+    """
     device = pick_device(settings.device, ranks.local_rank)
     # Training with scaled float16 gradients is not reliable on MPS.
     use_half = not settings.no_amp and device.type != "mps"
@@ -86,6 +113,7 @@ def train_stage(
     torch.backends.cudnn.benchmark = settings.benchmark
     clips_per_update = share_of_update(settings, ranks.world_size)[0] * ranks.world_size
     clips = stage_clips(settings, data, clips_per_update)
+    is_locked = run_on_main(partial(lock_former, settings, stack))
     checkpoint = run_on_main(partial(pick_checkpoint, settings, is_restart))
     network = start_network(settings, is_fresh=checkpoint is None)
     record = {
@@ -107,12 +135,13 @@ def train_stage(
         if ranks.is_main:
             print(f"{settings.id} has finished all {trainer.iteration} iterations.")
         return trainer
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as log_stack:
         log = None
         if ranks.is_main:
-            stack.enter_context(lock_folder(trainer.folder, _LOCK_TIMEOUT))
-            log = start_log(trainer)
-            stack.callback(log.close)
+            if not is_locked:
+                lock_run(settings, stack)
+            log = start_log(trainer, checkpoint[0] if checkpoint else "")
+            log_stack.callback(log.close)
             absent = absent_data(settings.stage, clips.sizes)
             if absent:
                 log.logger.info("training without these data sets: %s", ", ".join(absent))

@@ -21,6 +21,7 @@ from model.network import Network, to_channels_last
 from util.devices import autocast
 from util.files import atomic_path
 from util.hyper_para import TrainSettings
+from util.parse_settings import run_folder
 from util.provenance import Record
 from util.ranks import Ranks, any_over_ranks, mean_over_ranks
 
@@ -131,7 +132,7 @@ class Trainer:
     @property
     def folder(self) -> Path:
         """Folder of the run."""
-        return Path(self.settings.save_dir) / self.settings.id
+        return run_folder(self.settings)
 
     def step(
         self,

@@ -12,8 +12,12 @@ from util.provenance import write_environment
 from util.signals import StopRequest
 
 
-def start_log(trainer: Trainer) -> TrainLog:
-    """Open the log of a run and describe the run in it. Only the main process calls it."""
+def start_log(trainer: Trainer, checkpoint: str) -> TrainLog:
+    """Open the log of a run and describe the run in it. Only the main process calls it.
+
+    Args:
+        checkpoint: file from which the run is resumed; empty for a new run.
+    """
     settings, record = trainer.settings, trainer.record
     remove_leftovers(settings)
     mark_newest(settings, trainer.iteration)
@@ -28,6 +32,8 @@ def start_log(trainer: Trainer) -> TrainLog:
         record["git"],
         record["torch"],
     )
+    if checkpoint:
+        log.logger.info("resumed from iteration %d: %s", trainer.iteration, checkpoint)
     num_samples, num_clips = record["num_samples"], record["clips_per_update"]
     log.logger.info("data: %s, %d samples per epoch", record["dataset_sizes"], num_samples)
     log.logger.info(

@@ -21,6 +21,7 @@ from model.checkpoint import FORMAT, read_file, save_network, upgrade_tensor_nam
 from model.network import NetworkSpec
 from model.trainer import Trainer
 from util.hyper_para import TrainSettings
+from util.parse_settings import run_folder
 from util.provenance import Record, list_changes
 from util.ranks import gather_over_ranks
 
@@ -40,7 +41,7 @@ _MAY_CHANGE = {
 
 def checkpoint_path(settings: TrainSettings) -> Path:
     """Return the path of <id>_checkpoint.pth, the newest checkpoint of a run."""
-    return Path(settings.save_dir) / settings.id / f"{settings.id}_checkpoint.pth"
+    return run_folder(settings) / f"{settings.id}_checkpoint.pth"
 
 
 def save(trainer: Trainer) -> None:
@@ -93,7 +94,7 @@ def _link(path: Path, name: Path) -> None:
 def _numbered(settings: TrainSettings) -> dict[int, Path]:
     """Map iterations to the checkpoints of a run."""
     name = re.compile(re.escape(settings.id) + r"_(\d+)_checkpoint\.pth")
-    folder = Path(settings.save_dir) / settings.id
+    folder = run_folder(settings)
     matches = {path: name.fullmatch(path.name) for path in folder.glob("*_checkpoint.pth")}
     return {int(match[1]): path for path, match in matches.items() if match}
 
@@ -163,7 +164,7 @@ def find_newest(settings: TrainSettings) -> tuple[Path, list[str]] | None:
 
 def remove_leftovers(settings: TrainSettings) -> None:
     """Delete the unfinished files of a killed process."""
-    for path in (Path(settings.save_dir) / settings.id).glob(f".{glob.escape(settings.id)}_*.pth"):
+    for path in run_folder(settings).glob(f".{glob.escape(settings.id)}_*.pth"):
         path.unlink(missing_ok=True)
 
 

@@ -3,7 +3,7 @@
     python scripts/plot_log.py saves/run [saves/next_run ...] --output curves.png
 
 Several runs are drawn one after the other, as stages of one training. With --compare, each run is
-drawn from iteration 0.
+drawn from iteration 0. Dotted lines show where a run was resumed.
 """
 
 from __future__ import annotations
@@ -75,6 +75,18 @@ def read_curves(folder: Path) -> np.ndarray:
     return np.array(points).T
 
 
+def read_resumes(folder: Path) -> list[int]:
+    """Read from which iterations a run was resumed, from its environment.json."""
+    path = folder / "environment.json"
+    if not path.is_file():
+        return []
+    try:
+        starts = [int(start["iteration"]) for start in json.loads(path.read_text("utf-8"))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} does not list the starts of a run: {error}.") from error
+    return sorted({start for start in starts if start > 0})
+
+
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Average each value with `window` values on both sides; the end values are repeated."""
     padded = np.pad(values, window, mode="edge")
@@ -98,6 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 # The learning rate changes in steps, which smoothing would blur.
                 shown = values if name == "lr" else smooth(values, arguments.window)
                 panel.plot(start + steps, shown, color=line.get_color(), label=label)
+                for resumed in read_resumes(run):
+                    panel.axvline(start + resumed, color=line.get_color(), linestyle=":")
             if not arguments.compare:
                 start += int(steps[-1])
         for panel, title in zip(panels, CURVES.values(), strict=True):

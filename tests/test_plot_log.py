@@ -57,6 +57,21 @@ def test_runs_of_the_same_name_have_different_labels(tmp_path: Path, figures: li
     assert [text.get_text() for text in legend.get_texts()] == runs
 
 
+def test_resumes_are_marked(tmp_path: Path, figures: list[Any]) -> None:
+    runs = [write_log(tmp_path / name) for name in "ab"]
+    for run, starts in zip(runs, ([0, 20], [0]), strict=True):
+        starts_of_run = [{"iteration": start} for start in starts]
+        (run / "environment.json").write_text(json.dumps(starts_of_run))
+    output = tmp_path / "curves.png"
+    assert plot_log.main([*map(str, runs), "--output", str(output)]) == 0
+    dotted = [line for line in figures[0].axes[0].lines if line.get_linestyle() == ":"]
+    assert [list(line.get_xdata()) for line in dotted] == [[20, 20]]
+    (runs[0] / "environment.json").write_text("{}")
+    assert plot_log.main([*map(str, runs), "--output", str(output)]) == 0
+    (runs[0] / "environment.json").write_text("[1]")
+    assert plot_log.main([*map(str, runs), "--output", str(output)]) == 2
+
+
 def test_smoothing() -> None:
     values = np.array([1.0, 2.0, 6.0])
     np.testing.assert_allclose(plot_log.smooth(values, 1), [4 / 3, 3, 14 / 3])

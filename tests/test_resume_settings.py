@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,7 @@ def test_resumed_run_equals_an_uninterrupted_one(start: Train, saves: Path) -> N
     assert_equal(load_weights(saves / "whole", 10), load_weights(saves / "halves", 10))
     log = (saves / "halves" / "log.txt").read_text()
     assert [int(it) for it in re.findall(r" iteration (\d+)  ", log)] == list(range(1, 11))
+    assert len(re.findall(r"^\d{4}-\d\d-\d\d [\d:]{8} resumed from iteration 5: ", log, re.M)) == 1
 
 
 @pytest.mark.parametrize(
@@ -196,6 +199,28 @@ def test_runs_are_not_mixed(
     with lock_folder(saves / "own"):
         assert start("own", "-i", 4, "--load_model", "auto") == 2
     assert "Another run is writing to" in capsys.readouterr().err
+
+
+def test_the_checkpoint_is_picked_after_an_ending_run_has_written_it(
+    start: Train, done: Path, saves: Path
+) -> None:
+    """A second start waits for the lock of the first one, and resumes from its last checkpoint."""
+    folder = saves / "done"
+
+    def end_first_run(locked: threading.Event) -> None:
+        with lock_folder(folder):
+            locked.set()
+            time.sleep(1)
+            shutil.copytree(done, folder, dirs_exist_ok=True, ignore=lambda *_: {".lock"})
+
+    locked = threading.Event()
+    first = threading.Thread(target=end_first_run, args=(locked,))
+    first.start()
+    locked.wait()
+    assert start("done", "-i", 3, "--load_model", "auto") == 0
+    first.join()
+    assert [step for step, _ in read_curves(folder)["total_loss"]] == [1, 2, 3]
+    assert "resumed from iteration 2: " in (folder / "log.txt").read_text()
 
 
 def test_resumed_videos_have_the_same_jumps(

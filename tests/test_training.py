@@ -69,7 +69,7 @@ def test_run_learns_and_writes_its_files(start: Train, saves: Path) -> None:
     assert sheet.shape == (2 * 32, 3 * 32, 3)
 
     log = (folder / "log.txt").read_text()
-    assert len(re.findall(r"^[\d:]+ iteration \d+  .*total_loss [\d.e-]+", log, re.MULTILINE)) == 40
+    assert len(re.findall(r"^[\d-]+ [\d:]+ iteration \d+  .*total_loss [\d.e-]+", log, re.M)) == 40
     assert "1 processes x 1 passes x batch 3 = 3 clips per iteration" in log
     assert "40 iterations, 4.0 epochs" in log
     assert "'HRSOD_small': 2" in log

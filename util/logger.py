@@ -35,7 +35,7 @@ def make_logger(folder: Path | None) -> logging.Logger:
         return logger
     folder.mkdir(parents=True, exist_ok=True)
     for handler in (logging.StreamHandler(sys.stderr), logging.FileHandler(folder / "log.txt")):
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         logger.addHandler(handler)
     return logger
 

@@ -134,9 +134,14 @@ def _chain(recipe: list[TrainSettings], parser: argparse.ArgumentParser) -> list
     return recipe
 
 
+def run_folder(settings: TrainSettings) -> Path:
+    """Folder of a training run: its checkpoints and logs."""
+    return Path(settings.save_dir) / settings.id
+
+
 def last_weights(settings: TrainSettings) -> Path:
     """Path of the last weights of a run."""
-    return Path(settings.save_dir) / settings.id / f"{settings.id}_{settings.iterations}.pth"
+    return run_folder(settings) / f"{settings.id}_{settings.iterations}.pth"
 
 
 def parse_eval(script: str, argv: Sequence[str] | None = None) -> EvalSettings:
