@@ -53,6 +53,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "-b", "--batch_size", type=int, default=2, help="clips per step and process (default: 2)"
     )
+    parser.add_argument(
+        "--frozen_layers",
+        type=int,
+        default=0,
+        choices=range(4),
+        help="as in train.py; the plain loop freezes none (default: 0)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument(
         "--precision",
@@ -149,6 +156,7 @@ def measure_all(
         settings = TrainSettings(
             id="bench", method=arguments.method, size=arguments.size,
             batch_size=arguments.batch_size, compile=is_compiled,
+            frozen_layers=arguments.frozen_layers,
         )  # fmt: skip
         network = build_network(NetworkSpec(arguments.method, arguments.size))
         trainers[name] = Trainer(network, settings, {}, device, dtype, ranks)
