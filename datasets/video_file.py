@@ -46,7 +46,7 @@ class VideoFile(Video):
             raise FileNotFoundError(
                 f"the mask {masks} does not exist: give a mask of the first frame"
             )
-        self._decoder = _Decoder(path)
+        self._decoder = VideoDecoder(path)
         frames = [path / f"{index:05d}" for index in range(self._decoder.num_frames)]
         by_frame = {0: masks} if masks.is_file() else masks_by_frame(frames, list_images(masks))
         self.fps = self._decoder.fps
@@ -66,7 +66,7 @@ class VideoFile(Video):
         yield f"{path.name} {path.stat().st_size} {len(self)}"
 
 
-class _Decoder:
+class VideoDecoder:
     """Decoder of single frames by number, efficient for both reading directions.
 
     Backwards, it decodes a block of frames at a time.

@@ -136,13 +136,13 @@ def test_reading_backwards_decodes_blocks(
     video = VideoFile(clip, mask)
     forwards = [video[index].image for index in range(NUM_FRAMES)]
     opened = []
-    original_open = video_file._Decoder._open
+    original_open = video_file.VideoDecoder._open
 
-    def count_open(decoder: video_file._Decoder) -> None:
+    def count_open(decoder: video_file.VideoDecoder) -> None:
         opened.append(decoder)
         original_open(decoder)
 
-    monkeypatch.setattr(video_file._Decoder, "_open", count_open)
+    monkeypatch.setattr(video_file.VideoDecoder, "_open", count_open)
     monkeypatch.setattr(video_file, "_BLOCK_BYTES", 8 * forwards[0].nbytes)
     for index in range(NUM_FRAMES - 1, -1, -1):
         np.testing.assert_array_equal(video[index].image, forwards[index])

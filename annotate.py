@@ -1,0 +1,64 @@
+"""Draw, propagate and correct the masks of a video in the browser.
+
+python annotate.py clip.mp4 --model saves/stcn_small.pth
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from annotator.options import AnnotateOptions, parse
+
+if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
+    parse()
+
+from annotator.clip import Clip
+from annotator.demo_clip import DemoClip
+from annotator.imports import import_masks
+from annotator.store import Store
+from annotator.video_clip import open_clip
+from annotator.workspace import Workspace
+from inference.predictor import Predictor
+from util.files import lock_folder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Open clip and session and serve until Ctrl-C or SIGTERM; return the exit status."""
+    options = parse(argv)
+    try:
+        from annotator.serve import serve  # needs starlette and uvicorn
+    except ImportError as error:
+        print(
+            f"annotate.py: error: {error.name} is not installed: pip install -r "
+            "requirements-annotator.txt",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        clip = open_clip(Path(options.video)) if options.video else DemoClip()
+        folder = Path(options.session or f"out/annotations/{clip.name}")
+        with lock_folder(folder):
+            serve(open_workspace(options, clip, folder), options)
+    except (ValueError, OSError) as error:
+        print(f"annotate.py: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def open_workspace(options: AnnotateOptions, clip: Clip, folder: Path) -> Workspace:
+    """Open the session of a clip, import --mask, and check that the weights exist."""
+    model = Path(options.settings.model)
+    if not model.is_file():
+        raise FileNotFoundError(f"The weights {model} do not exist: give a file with --model.")
+    store = Store(folder, len(clip), clip.size, clip.path)
+    if options.mask:
+        num_masks = import_masks(store, Path(options.mask), clip.frame_names)
+        print(f"Imported masks of {num_masks} frames.")
+    return Workspace(
+        clip, store, lambda: Predictor(options.settings), folder, model.name, not options.video
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
