@@ -84,6 +84,8 @@ class InferenceCore:
         self.labels: list[int] = []  # labels of the objects, in the order of the probabilities
         self.frame_index = -1  # index of the latest frame
         self.quality: dict[int, float] = {}  # label -> predicted quality, if computed (QDMN)
+        # (CK, h, w) of the latest frame; None if it has no object, or was skipped.
+        self.query_key: torch.Tensor | None = None
         self._size: tuple[int, ...] | None = None
         self._groups: list[_Group] = []
         self._prior: torch.Tensor | None = None  # (1, 1, H, W), see _make_prior
@@ -143,6 +145,7 @@ class InferenceCore:
         self._size = size
         self.frame_index += 1
         self.quality = {}
+        self.query_key = None
         self._is_finished = is_last
         if masks is not None:
             return self._annotate(frame, masks, is_last)
@@ -174,6 +177,7 @@ class InferenceCore:
                 "it: call step() if can_skip() is false."
             )
         self.frame_index += 1
+        self.query_key = None
 
     @property
     def bytes_stored(self) -> int:
@@ -262,6 +266,7 @@ class InferenceCore:
             self._write(self._pending, encoded.image)
             self._pending = None
         query = self.network.encode_query(encoded.features, self._prior)
+        self.query_key = query.key[0]
         return encoded.image, encoded.padding, query
 
     def _make_prior(self, prob: torch.Tensor) -> torch.Tensor:

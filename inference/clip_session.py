@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.frame_results import FrameResult, make_result
 from inference.labels import check_image, check_mask, label_map
 from inference.predictor import Predictor
-from inference.propagation import propagate
+from inference.propagation import SegmentedFrame, propagate
 from inference.tracker import Tracker
 from util.frames import Frame, FrameSource
 from util.images import resize_image, working_size
@@ -165,6 +166,26 @@ class ClipSession:
             ValueError: there are no masks, or the direction is unknown; from the iterator, if a
                 frame has another size or type.
         """
+        return (
+            (result.frame.index, label_map(result.prob, result.labels, self._size))
+            for result in self._start(direction)
+            if result.prob is not None
+        )
+
+    def propagate_results(self, direction: str = "forwards") -> Iterator[FrameResult]:
+        """Segment all frames as `propagate` does, and measure how reliable the masks are.
+
+        Returns:
+            An iterator over the results of the frames, in the order of propagation: label maps,
+            confidences, qualities, agreement of the two directions, and query keys.
+
+        Raises:
+            ValueError: see `propagate`.
+        """
+        return (make_result(segmented, self._size) for segmented in self._start(direction))
+
+    def _start(self, direction: str) -> Iterator[SegmentedFrame]:
+        """Check, and start a propagation of the masks added so far; it yields frames with masks."""
         if direction not in ("forwards", "backwards", "both"):
             raise ValueError(
                 f"There is no direction {direction!r}: use forwards, backwards or both."
@@ -177,7 +198,7 @@ class ClipSession:
 
     def _run(
         self, clip: _Clip, direction: str, removed: dict[int, list[int]]
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    ) -> Iterator[SegmentedFrame]:
         annotated = clip.annotated_labels
         num_objects = len({label for labels in annotated.values() for label in labels})
 
@@ -189,8 +210,7 @@ class ClipSession:
                 clip, annotated, start, direction, Path(scratch), removed=removed
             ):
                 if result is not None:
-                    assert result.prob is not None
-                    yield result.frame.index, label_map(result.prob, result.labels, self._size)
+                    yield result
 
     def _check_index(self, index: int) -> int:
         if not 0 <= operator.index(index) < len(self):

@@ -19,6 +19,9 @@ from util.frames import Frame, FrameSource, prefetch
 # Optional frames are buffered together with required ones, up to this many frames per required one.
 _FRAMES_HELD = 5
 
+# (O+1, h, w), background first, and the labels of the objects.
+Probabilities = tuple[torch.Tensor, Sequence[int]]
+
 
 class SegmentedFrame(NamedTuple):
     """A frame and its probabilities."""
@@ -27,6 +30,9 @@ class SegmentedFrame(NamedTuple):
     prob: torch.Tensor | None  # (O+1, h, w), background first; None where it is not required
     labels: list[int]  # of the objects
     quality: dict[int, float]  # of their masks, where the method predicts it
+    key: torch.Tensor | None  # (CK, h/16, w/16), query key; None if there is no object
+    # Probabilities of the forward and the backward propagation; only of "both".
+    directions: tuple[Probabilities, Probabilities] | None = None
 
 
 def propagate(
@@ -93,8 +99,9 @@ def propagate(
         path.unlink()
         backward = torch.from_numpy(packed.prob).to(result.prob.device).float() / 255
         weights = {k: _forward_weight(at, result.frame.index) for k, at in annotations.items()}
-        prob, labels = mix((result.prob, result.labels), (backward, packed.labels), weights)
-        yield result._replace(prob=prob, labels=labels)
+        directions = (result.prob, result.labels), (backward, packed.labels)
+        prob, labels = mix(*directions, weights)
+        yield result._replace(prob=prob, labels=labels, directions=directions)
 
 
 def _encode_ahead(
@@ -163,7 +170,7 @@ def _segment(
     except ValueError as error:
         raise ValueError(f"frame {frame.name}: {error}") from error
     labels, quality = [*tracker.labels], dict(tracker.quality)
-    return SegmentedFrame(frame, prob if is_required else None, labels, quality)
+    return SegmentedFrame(frame, prob if is_required else None, labels, quality, tracker.query_key)
 
 
 def _is_removed(annotated: Sequence[int], removed: Sequence[int], index: int, step: int) -> bool:
@@ -201,8 +208,8 @@ def _forward_weight(annotated: Sequence[int], index: int) -> float:
 
 
 def mix(
-    first: tuple[torch.Tensor, Sequence[int]],
-    second: tuple[torch.Tensor, Sequence[int]],
+    first: Probabilities,
+    second: Probabilities,
     weights: Mapping[int, float],
 ) -> tuple[torch.Tensor, list[int]]:
     """Weighted mean of two sets of probabilities, each (O+1, h, w) with its objects' labels.

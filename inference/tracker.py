@@ -54,6 +54,11 @@ class Tracker:
         return self._sessions[0].quality
 
     @property
+    def query_key(self) -> torch.Tensor | None:
+        """Query key of the latest frame in its first view; see InferenceCore."""
+        return self._sessions[0].query_key
+
+    @property
     def num_memory_frames(self) -> int:
         """Number of frames in memory, of the view with most."""
         return max(session.num_memory_frames for session in self._sessions)
