@@ -169,23 +169,28 @@ class ClipSession:
         return (
             (result.frame.index, label_map(result.prob, result.labels, self._size))
             for result in self._start(direction)
-            if result.prob is not None
+            if result is not None and result.prob is not None
         )
 
-    def propagate_results(self, direction: str = "forwards") -> Iterator[FrameResult]:
+    def propagate_results(self, direction: str = "forwards") -> Iterator[FrameResult | None]:
         """Segment all frames as `propagate` does, and measure how reliable the masks are.
 
         Returns:
             An iterator over the results of the frames, in the order of propagation: label maps,
-            confidences, qualities, agreement of the two directions, and query keys.
+            confidences, qualities, agreement of the two directions, and query keys. "both" first
+            propagates backwards and yields None for each frame, from the last to the first, so that
+            callers can show progress or stop.
 
         Raises:
             ValueError: see `propagate`.
         """
-        return (make_result(segmented, self._size) for segmented in self._start(direction))
+        return (
+            None if segmented is None else make_result(segmented, self._size)
+            for segmented in self._start(direction)
+        )
 
-    def _start(self, direction: str) -> Iterator[SegmentedFrame]:
-        """Check, and start a propagation of the masks added so far; it yields frames with masks."""
+    def _start(self, direction: str) -> Iterator[SegmentedFrame | None]:
+        """Check, and start a propagation of the masks added so far; see `propagate`."""
         if direction not in ("forwards", "backwards", "both"):
             raise ValueError(
                 f"There is no direction {direction!r}: use forwards, backwards or both."
@@ -198,7 +203,7 @@ class ClipSession:
 
     def _run(
         self, clip: _Clip, direction: str, removed: dict[int, list[int]]
-    ) -> Iterator[SegmentedFrame]:
+    ) -> Iterator[SegmentedFrame | None]:
         annotated = clip.annotated_labels
         num_objects = len({label for labels in annotated.values() for label in labels})
 
@@ -206,11 +211,7 @@ class ClipSession:
             return Tracker(self._predictor, len(clip), num_objects)
 
         with tempfile.TemporaryDirectory(dir=self._scratch) as scratch:
-            for result in propagate(
-                clip, annotated, start, direction, Path(scratch), removed=removed
-            ):
-                if result is not None:
-                    yield result
+            yield from propagate(clip, annotated, start, direction, Path(scratch), removed=removed)
 
     def _check_index(self, index: int) -> int:
         if not 0 <= operator.index(index) < len(self):

@@ -39,7 +39,11 @@ def test_the_results_are_those_of_propagate(predictor: Predictor, frames: list[n
     clip.add_mask(9, box(1, 20, 8))
     for direction in ("forwards", "backwards", "both"):
         results = [*clip.propagate_results(direction)]
+        if direction == "both":
+            assert results[:NUM_FRAMES] == [None] * NUM_FRAMES  # the backward propagation
+            results = results[NUM_FRAMES:]
         for result, (index, labels) in zip(results, clip.propagate(direction), strict=True):
+            assert result is not None
             assert result.index == index
             np.testing.assert_array_equal(result.labels, labels)
             assert all(0 <= value <= 1 for value in result.confidence.values())
@@ -51,7 +55,8 @@ def test_keys_and_labels_of_the_measures(predictor: Predictor, frames: list[np.n
     clip.add_mask(9, box(1, 20, 8))
 
     def run(direction: str) -> dict[int, FrameResult]:
-        return {result.index: result for result in clip.propagate_results(direction)}
+        results = clip.propagate_results(direction)
+        return {result.index: result for result in results if result is not None}
 
     forwards, both = run("forwards"), run("both")
     assert forwards[2].key is None
@@ -127,7 +132,7 @@ def test_quality_is_that_of_the_method(frames: list[np.ndarray]) -> None:
     clip = ClipSession(Predictor(settings, network=network), frames)
     clip.add_mask(0, box(1, 4, 4))
     results = [*clip.propagate_results()]
-    assert any({*result.quality} == {1} for result in results)
+    assert any(result is not None and {*result.quality} == {1} for result in results)
 
 
 def test_errors_are_raised_at_the_call(
