@@ -13,6 +13,7 @@ export class Edits {
     this.stroke = null;
     /** @type {Map<number, Map<number, string>>} source of revisions seen in events, by frame */
     this.sources = new Map();
+    this.endWaiters = [];
     app.queue.addEventListener("drained", (event) => this.refreshIfWaiting(event.detail));
   }
 
@@ -54,6 +55,18 @@ export class Edits {
     this.app.player.pause();
     this.stroke = new Stroke(this, kind, isErasing);
     return this.stroke;
+  }
+
+  /** Note that the stroke under the pointer ended. */
+  end(frame) {
+    this.stroke = null;
+    this.endWaiters.splice(0).forEach((resolve) => resolve());
+    this.refreshIfWaiting(frame);
+  }
+
+  /** Wait while a stroke is drawn on a frame: its label map must not be replaced under it. */
+  async strokeEnd(frame) {
+    while (this.stroke?.frame === frame) await new Promise((resolve) => this.endWaiters.push(resolve));
   }
 
   /**
@@ -110,9 +123,9 @@ export class Edits {
   async refresh(frame) {
     const { frames, seeker, session } = this.app;
     const fresh = await fetchMasks(frame);
+    await this.strokeEnd(frame);
     const known = frames.masks.get(frame);
     if (known && fresh.revision < known.revision) return null;
-    if (this.stroke && this.stroke.frame === frame) return null;
     for (const { patch } of this.app.queue.of(frame)) {
       if (patch) redo(patch, fresh.labels, session.width);
     }
@@ -162,6 +175,7 @@ export class Edits {
       status.say(problem.message, "error");
       return;
     }
+    await this.strokeEnd(frame);
     if (error.status === 409 && isSaved(patch, fresh.labels, session.width)) {
       // The stroke was saved, and only the answer was lost.
       known.revision = fresh.revision;
@@ -171,7 +185,6 @@ export class Edits {
     const before = known.labels;
     if (isRebased) queue.changes.unshift(change);
     else queue.drop(frame);
-    if (this.stroke && this.stroke.frame === frame) this.stroke.cancel();
     for (const other of queue.of(frame)) if (other.patch) redo(other.patch, fresh.labels, session.width);
     frames.masks.set(frame, fresh);
     this.setStates(frame, fresh.states);
@@ -180,8 +193,8 @@ export class Edits {
     if (seeker.shown === frame) this.app.flash(before, fresh.labels);
     if (error.status !== 409) status.say(`${error.message} The stroke was taken back.`, "error");
     else {
-      const what = "was changed in another window, or by the server";
-      status.say(`Frame ${frame} ${what}. It was reloaded. Your last stroke was not saved: draw it again.`, "error");
+      const what = `Frame ${frame} was changed in another window. It was reloaded.`;
+      status.say(`${what} Your last stroke was not saved. Draw it again.`, "error");
     }
   }
 

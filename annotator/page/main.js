@@ -183,7 +183,7 @@ class App {
   showFrame(frame, since) {
     this.view.image = this.frames.images.get(frame);
     this.showMasks();
-    if (since !== null) this.view.afterPaint((now) => this.record("seek", now - since));
+    if (since) this.view.afterPaint((now) => this.record("seek", now - since));
     this.showPosition(null);
   }
 

@@ -31,7 +31,7 @@ export class Seeker extends EventTarget {
     if (Number.isNaN(target)) return Promise.resolve();
     if (target !== this.wanted || this.shown < 0) {
       this.wanted = target;
-      this.since = performance.now();
+      this.since = this.shown < 0 ? 0 : performance.now();
       this.dispatchEvent(new Event("wanted"));
     }
     if (this.shown === this.wanted) return Promise.resolve();
@@ -86,7 +86,8 @@ export class Seeker extends EventTarget {
     edits.stroke?.commit();
     this.shown = frame;
     edits.setStates(frame, frames.masks.get(frame).states);
-    this.app.showFrame(frame, frame === this.wanted ? this.since : null);
+    this.app.showFrame(frame, frame === this.wanted ? this.since : 0);
+    edits.refreshIfWaiting(frame);
     this.dispatchEvent(new Event("shown"));
     const list = [];
     for (let i = 1; i <= frames.reach; i++) {

@@ -16,7 +16,9 @@ export class Status {
     this.queue = queue;
     this.isConnected = true;
     queue.addEventListener("state", () => this.update());
-    $("#save-state").addEventListener("click", () => queue.retry());
+    for (const id of ["#save-state", "#save-again"]) {
+      $(id).addEventListener("click", () => queue.retry());
+    }
     window.addEventListener("beforeunload", (event) => {
       if (queue.pending) event.preventDefault();
     });
@@ -55,6 +57,9 @@ export class Status {
     text.title = state === "failed"
       ? `${pending} changes are not saved. Click to try again now.`
       : "Every change is stored on disk as soon as it is saved.";
+    const isKept = state === "failed" && pending > 0;
+    $("#save-problem").hidden = !isKept;
+    $("#save-problem-text").textContent = isKept ? `Not saved: ${message}` : "";
     $("#connection").hidden = this.isConnected;
   }
 }

@@ -60,18 +60,16 @@ export class Stroke {
 
   /** Send what changed. */
   commit() {
-    this.edits.stroke = null;
     const { width } = this.edits.app.session;
     const box = this.box && changedBox(this.before, this.labels, width, this.box);
     if (box) this.edits.save(this, box);
-    this.edits.refreshIfWaiting(this.frame);
+    this.edits.end(this.frame);
   }
 
   /** Take the stroke back. */
   cancel() {
-    this.edits.stroke = null;
     this.labels.set(this.before);
     this.edits.app.showLabels(this.box || { x: 0, y: 0, width: 1, height: 1 });
-    this.edits.refreshIfWaiting(this.frame);
+    this.edits.end(this.frame);
   }
 }

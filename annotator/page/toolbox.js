@@ -181,7 +181,7 @@ export class Toolbox extends EventTarget {
 
   cursorColour() {
     if (this.name === "hints") return this.mode === 1 ? "#ff6b5e" : "#5ee08a";
-    return this.name === "eraser" ? "#ffffff" : this.colour;
+    return "#ffffff";
   }
 }
 
