@@ -105,7 +105,8 @@ export function allActions(app) {
     other("add-object", "Add object", "D", () => objects.add()),
     other("rename-object", "Rename the current object", "F2", () => objects.renameCurrent()),
     other("import", "Import a mask for this frame", "I", () => app.exchange.chooseFile()),
-    other("export", "Export", "Ctrl+S", () => app.exchange.toggle()),
+    other("export", "Export", "Shift+E", () => app.exchange.toggle()),
+    other("save", "Tell whether everything is saved", "Ctrl+S", () => app.status.tell()),
     other("help", "Keys and help", "?", () => app.keys.toggleHelp()),
 
     sight("zoom-in", "Zoom in", "+|=", () => view.zoom(1.25), true),

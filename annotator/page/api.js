@@ -3,6 +3,12 @@
 /** Time after which a request without an answer counts as a lost connection, in milliseconds. */
 const TIMEOUT = 60000;
 
+/**
+ * Part of the addresses of images. The browser keeps images, and the same address can belong to
+ * another clip tomorrow.
+ */
+const VERSION = Date.now();
+
 /** A failed request. `status` is the HTTP status, or 0 if the server did not answer. */
 export class ApiError extends Error {
   /**
@@ -97,7 +103,7 @@ export async function gzip(bytes) {
  * @returns {Promise<ImageBitmap>}
  */
 export async function fetchImage(frame, signal) {
-  const blob = await body((await request(`/api/frames/${frame}/image`, { signal })).blob());
+  const blob = await body((await request(`/api/frames/${frame}/image?page=${VERSION}`, { signal })).blob());
   try {
     return await createImageBitmap(blob);
   } catch {

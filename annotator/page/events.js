@@ -1,11 +1,13 @@
 /** The server's events over a WebSocket that reconnects by itself. */
 
+import { getJson } from "./api.js";
+
 /** Longest wait before a new attempt, in milliseconds. */
 const MAX_WAIT = 5000;
 
 /**
  * Listens to the server's events. Dispatches "message" (detail: the event), "open" (detail: whether
- * this is a reconnection) and "lost".
+ * this is a reconnection), "lost", and "refused" (detail: a sentence) if the server denies access.
  */
 export class ServerEvents extends EventTarget {
   constructor() {
@@ -13,6 +15,7 @@ export class ServerEvents extends EventTarget {
     this.isConnected = false;
     this.opened = 0;
     this.wait = 500;
+    this.isRefusalKnown = false;
   }
 
   /** Open the connection, and keep it open from now on. */
@@ -22,6 +25,7 @@ export class ServerEvents extends EventTarget {
     socket.addEventListener("open", () => {
       this.isConnected = true;
       this.wait = 500;
+      this.isRefusalKnown = false;
       this.opened += 1;
       this.dispatchEvent(new CustomEvent("open", { detail: this.opened > 1 }));
     });
@@ -30,9 +34,23 @@ export class ServerEvents extends EventTarget {
     });
     socket.addEventListener("close", () => {
       this.isConnected = false;
-      this.dispatchEvent(new Event("lost"));
+      if (!this.isRefusalKnown) this.dispatchEvent(new Event("lost"));
+      this.findReason();
       setTimeout(() => this.connect(), this.wait);
       this.wait = Math.min(MAX_WAIT, this.wait * 2);
     });
+  }
+
+  /** A WebSocket does not tell why it was refused; another request does. */
+  async findReason() {
+    if (this.isRefusalKnown) return;
+    try {
+      await getJson("/api/session");
+    } catch (error) {
+      this.isRefusalKnown = error.status === 401 || error.status === 403;
+      if (this.isRefusalKnown) {
+        this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));
+      }
+    }
   }
 }

@@ -16,6 +16,13 @@ export class Exchange {
       if (file) app.edits.importFile(file);
       event.target.value = "";
     });
+    const stage = $(".stage");
+    stage.addEventListener("dragover", (event) => event.preventDefault());
+    stage.addEventListener("drop", (event) => {
+      event.preventDefault();
+      const [file] = event.dataTransfer.files;
+      if (file) app.edits.importFile(file);
+    });
     for (const item of this.menu.querySelectorAll("[data-what]")) {
       item.addEventListener("click", () => this.download(item.dataset.what));
     }
@@ -33,6 +40,7 @@ export class Exchange {
   toggle(isOpen = this.menu.hidden) {
     this.menu.hidden = !isOpen;
     $("[data-action=export]").setAttribute("aria-expanded", String(isOpen));
+    if (isOpen) this.menu.querySelector("button").focus();
   }
 
   /** @param {string} what Comma-separated: masks, overlay, coco. */

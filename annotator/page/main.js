@@ -117,9 +117,10 @@ class App {
     });
     $("#first-steps-close").addEventListener("click", () => $("#first-steps").remove());
     events.addEventListener("message", (event) => this.onMessage(event.detail));
-    events.addEventListener("lost", () => status.setConnected(false));
+    events.addEventListener("lost", () => status.setConnected(false, ""));
+    events.addEventListener("refused", (event) => status.setConnected(false, event.detail));
     events.addEventListener("open", (event) => {
-      status.setConnected(true);
+      status.setConnected(true, "");
       if (event.detail) this.resume();
     });
   }
@@ -145,7 +146,10 @@ class App {
     } else if (message.type === "job") session.setJob(message.job, message.error);
     else if (message.type === "history") session.setHistory(message.history);
     else if (message.type === "objects" && session.setObjects(message.objects)) {
+      // Pixels of a removed object disappear from every frame, and undo brings them back.
+      this.frames.forgetAll();
       edits.attempt(session.reloadTimeline());
+      if (this.frame >= 0) edits.attempt(edits.refresh(this.frame));
     }
   }
 
@@ -244,10 +248,16 @@ class App {
     $("#position").textContent = isInside ? `${x}, ${y}${name}` : "";
   }
 
-  /** Say what to do first while nothing is annotated. */
+  /** Say what to do first while nothing is annotated, and what comes next while nothing is propagated. */
   showFirstSteps() {
     const card = document.querySelector("#first-steps");
-    if (card) card.hidden = this.toolbox.active.isBusy || this.session.isAnnotated();
+    if (!card) return;
+    const { session } = this;
+    const isAnnotated = session.isAnnotated();
+    const isDone = isAnnotated && (!session.model || session.hasState("propagated"));
+    card.hidden = this.toolbox.active.isBusy || isDone || Boolean(session.job);
+    $("#steps").hidden = isAnnotated;
+    $("#next-step").hidden = !isAnnotated;
   }
 }
 

@@ -67,6 +67,24 @@ export class ObjectsPanel {
     const { session } = this.app;
     this.list.replaceChildren(...session.objects.map((object, i) => this.row(object, i)));
     $("#objects-empty").hidden = session.objects.length > 0;
+    if (this.shownCurrent !== session.current) {
+      this.shownCurrent = session.current;
+      this.list.querySelector(".current")?.scrollIntoView({ block: "nearest" });
+    }
+    this.updateOperations();
+  }
+
+  /** Show on the buttons which states the current object's mask has and can get. */
+  updateOperations() {
+    const { session, seeker } = this.app;
+    const frame = Math.max(0, seeker.shown);
+    const state = session.state(frame, session.current);
+    const accept = $("[data-action=accept]");
+    accept.setAttribute("aria-pressed", String(state === "accepted"));
+    accept.disabled = state !== "accepted" && state !== "propagated";
+    $("[data-action=empty]").setAttribute("aria-pressed", String(state === "empty"));
+    $("[data-action=accept-all]").disabled =
+      !session.objects.some(({ label }) => session.state(frame, label) === "propagated");
   }
 
   row(object, index) {

@@ -105,6 +105,16 @@ export class Session extends EventTarget {
   }
 
   /**
+   * Return whether an object has a state on any frame.
+   * @param {string} state
+   * @returns {boolean}
+   */
+  hasState(state) {
+    const code = STATES.indexOf(state);
+    return this.objects.some(({ label }) => this.row(label).includes(code));
+  }
+
+  /**
    * Return the nearest frame with an annotation.
    * @param {number} frame
    * @param {number} step 1 to search after the frame, -1 before it.

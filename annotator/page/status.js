@@ -41,10 +41,25 @@ export class Status {
     setTimeout(() => message.remove(), DURATION[kind]);
   }
 
-  /** @param {boolean} isConnected */
-  setConnected(isConnected) {
+  /**
+   * @param {boolean} isConnected
+   * @param {string} reason Why the server refuses the connection, or "".
+   */
+  setConnected(isConnected, reason) {
     this.isConnected = isConnected;
+    const text = $("#connection");
+    text.textContent = reason ? "no access" : "connection lost, trying again…";
+    text.title = reason || "Changes are kept in this page until the server answers.";
     this.update();
+    if (!reason) return;
+    this.say(`${reason} Do this in another tab. Then this page continues, and keeps your changes.`, "error");
+  }
+
+  /** Tell whether everything is saved; there is no need to save by hand. */
+  tell() {
+    const { pending } = this.queue;
+    if (pending) this.say(`${pending} changes are not saved yet. They are sent without further steps.`, "warning");
+    else this.say("Everything is saved. The page saves each change at once.", "info");
   }
 
   update() {

@@ -7,7 +7,7 @@ import { bright } from "./tint.js";
 const GUTTER = 116;
 const RULER = 20;
 const ROW = 18;
-const MAX_ROWS_HEIGHT = 150;
+const MAX_ROWS_HEIGHT = 112;
 const MIN_FRAMES = 12;
 
 /** Colours of the states; the same as in style.css. */
@@ -133,7 +133,7 @@ export class Timeline {
   /** Fit the canvas to its place and to the number of objects. */
   layout() {
     const count = Math.max(1, this.app.session.objects.length);
-    this.rowHeight = Math.max(7, Math.min(ROW, MAX_ROWS_HEIGHT / count));
+    this.rowHeight = Math.max(5, Math.min(ROW, MAX_ROWS_HEIGHT / count));
     this.width = this.canvas.parentElement.clientWidth;
     this.height = Math.ceil(RULER + this.rowHeight * count + 4);
     const ratio = window.devicePixelRatio || 1;
@@ -177,7 +177,7 @@ export class Timeline {
       context.fillRect(0, y - 1, GUTTER - 4, rowHeight + 1);
     }
     context.fillStyle = bright(colour);
-    context.fillRect(6, y + 1, 6, size - 1);
+    context.fillRect(6, y + Math.min(1, gap - 1), 6, size);
     if (rowHeight >= 11 || isCurrent) {
       context.fillStyle = isCurrent ? "#ffffff" : "#a9b1bf";
       context.font = `${Math.min(12, Math.max(10, size))}px system-ui, sans-serif`;

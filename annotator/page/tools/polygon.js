@@ -72,7 +72,9 @@ export class Polygon {
   }
 
   doubleClick(event) {
-    this.accept(event);
+    // After a double click on the first point, the second click has started a new shape.
+    if (this.points.length < 3) this.drop();
+    else this.accept(event);
   }
 
   /** Close the shape and paint it. */

@@ -110,7 +110,9 @@ export class Scissors {
   }
 
   doubleClick(event) {
-    this.accept(event);
+    // After a double click on the first anchor, the second click has started a new shape.
+    if (this.anchors.length < 2) this.drop();
+    else this.accept(event);
   }
 
   /** Close the shape and paint it. */
