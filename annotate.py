@@ -15,11 +15,13 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
 
 from annotator.clip import Clip
 from annotator.demo_clip import DemoClip
-from annotator.imports import import_masks
+from annotator.exchange import import_masks
 from annotator.store import Store
 from annotator.video_clip import open_clip
 from annotator.workspace import Workspace
 from inference.predictor import Predictor
+from model.checkpoint import read_weights
+from util.devices import pick_device
 from util.files import lock_folder
 
 
@@ -47,17 +49,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def open_workspace(options: AnnotateOptions, clip: Clip, folder: Path) -> Workspace:
-    """Open the session of a clip, import --mask, and check that the weights exist."""
-    model = Path(options.settings.model)
-    if not model.is_file():
-        raise FileNotFoundError(f"The weights {model} do not exist: give a file with --model.")
+    """Read what the weights are, open the session of a clip, and import --mask."""
+    settings = options.settings
+    spec, _ = read_weights(settings.model)
+    device = pick_device(settings.device)
+    model = {"name": Path(settings.model).name, "method": spec.method, "device": str(device)}
     store = Store(folder, len(clip), clip.size, clip.path)
     if options.mask:
-        num_masks = import_masks(store, Path(options.mask), clip.frame_names)
+        num_masks = import_masks(clip, store, Path(options.mask))
         print(f"Imported masks of {num_masks} frames.")
-    return Workspace(
-        clip, store, lambda: Predictor(options.settings), folder, model.name, not options.video
-    )
+    return Workspace(clip, store, lambda: Predictor(settings), folder, model, not options.video)
 
 
 if __name__ == "__main__":

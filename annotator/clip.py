@@ -26,15 +26,17 @@ class Clip(ABC):
     Attributes:
         path: the file or folder.
         name: of the clip, without suffix.
-        frame_names: stem of each frame's mask file.
+        frame_files: file of each frame; of a video file, <path>/<number with five digits>.
+        frame_names: their stems, which are those of the masks.
         size: (H, W) of all frames in pixels, as players show them.
         fps: frames per second.
     """
 
     def __init__(
-        self, path: Path, name: str, frame_names: list[str], size: tuple[int, int], fps: float
+        self, path: Path, name: str, frame_files: list[Path], size: tuple[int, int], fps: float
     ) -> None:
-        self.path, self.name, self.frame_names = path, name, frame_names
+        self.path, self.name, self.frame_files = path, name, frame_files
+        self.frame_names = [file.stem for file in frame_files]
         self.size, self.fps = size, fps
         self._lock = threading.Lock()
         self._jpegs: OrderedDict[int, bytes] = OrderedDict()
@@ -100,7 +102,7 @@ class FolderClip(Clip):
         check_numbering(self._paths)
         height, width = image_size(self._paths[0])
         name = path.resolve().name
-        super().__init__(path, name, [p.stem for p in self._paths], (height, width), fps)
+        super().__init__(path, name, self._paths, (height, width), fps)
 
     def reopen(self) -> FolderClip:
         """See Clip."""

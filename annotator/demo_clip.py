@@ -17,8 +17,8 @@ class DemoClip(Clip):
 
     def __init__(self) -> None:
         self._clip = make_clip(_NUM_FRAMES, *_SIZE, _NUM_OBJECTS, seed=0)
-        names = [f"{index:05d}" for index in range(_NUM_FRAMES)]
-        super().__init__(Path("demo"), "demo", names, _SIZE, 24.0)
+        files = [Path("demo", f"{index:05d}") for index in range(_NUM_FRAMES)]
+        super().__init__(Path("demo"), "demo", files, _SIZE, 24.0)
 
     def reopen(self) -> DemoClip:
         """See Clip."""

@@ -81,13 +81,6 @@ class Propagator:
                 self._predictor = self._load()
             return self._predictor
 
-    def describe(self) -> dict[str, str]:
-        """Return method and device of the predictor; empty while it is not loaded."""
-        predictor = self._predictor
-        if predictor is None:
-            return {"method": "", "device": ""}
-        return {"method": predictor.network.spec.method, "device": str(predictor.device)}
-
     def start(self, direction: Direction, scope: Scope, frame: int) -> Job:
         """Start a propagation from the masks that are stored now.
 

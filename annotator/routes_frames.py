@@ -13,12 +13,12 @@ from starlette.routing import Route
 
 from annotator import aids, edits
 from annotator.errors import SessionError
+from annotator.exchange import put_masks
 from annotator.imports import read_uploaded
 from annotator.label_maps import Box, bounding_box, pack, unpack
 from annotator.operations import operate
 from annotator.requests import field, lines, point, query_number, read_json
 from annotator.workspace import Workspace
-from util.masks import labels_of
 
 
 def frame_routes(workspace: Workspace) -> list[Route]:
@@ -108,7 +108,9 @@ def frame_routes(workspace: Workspace) -> list[Route]:
 
         def work() -> dict[str, Any]:
             mask = read_uploaded(body, store.size)
-            return _import(workspace, store.check_frame(frame), mask.labels)
+            put_masks(store, store.check_frame(frame), mask)
+            workspace.objects_reply()
+            return workspace.frame_reply(store.frame(frame))
 
         return JSONResponse(await run_in_threadpool(work))
 
@@ -120,23 +122,6 @@ def frame_routes(workspace: Workspace) -> list[Route]:
         *(Route(path + handler.__name__, handler, methods=["POST"]) for handler in posts),
         Route("/api/import", import_mask, methods=["POST"]),
     ]
-
-
-def _import(workspace: Workspace, frame: int, labels: np.ndarray) -> dict[str, Any]:
-    """Replace the masks of a frame by those of a file; add its objects."""
-    store = workspace.store
-    present = labels_of(labels)
-    if not present:
-        raise SessionError("The mask has no object: every pixel is background.")
-    known = {known.label for known in store.objects()}
-    for label in present:
-        if label not in known:
-            store.add_object(label=label)
-    workspace.objects_reply()
-    state = store.frame(frame)
-    for label in present:
-        state = edits.replace_mask(store, frame, state.revision, label, labels == label, "drawn")
-    return workspace.frame_reply(state)
 
 
 def _mask_reply(mask: np.ndarray) -> Response:

@@ -12,8 +12,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from annotator import edits
-from annotator.archive import PARTS, export_session
 from annotator.errors import SessionError
+from annotator.exchange import PARTS, export_session
 from annotator.gaps import Direction, Scope
 from annotator.next_frames import next_frames
 from annotator.requests import field, query_number, read_json

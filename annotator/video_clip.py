@@ -67,8 +67,8 @@ class VideoClip(Clip):
         else:
             self._linear = VideoDecoder(path)
             num_frames, fps = self._linear.num_frames, self._linear.fps
-        names = [f"{index:05d}" for index in range(num_frames)]
-        super().__init__(path, path.stem, names, (1, 1), fps)
+        files = [path / f"{index:05d}" for index in range(num_frames)]
+        super().__init__(path, path.stem, files, (1, 1), fps)
         height, width = self._decode(0).shape[:2]
         self.size = (height, width)
 

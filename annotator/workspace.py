@@ -25,7 +25,7 @@ class Workspace:
         clip, store: frames, and the session on disk.
         load: makes the predictor when it is needed; None if there are no weights.
         scratch: folder for temporary files of propagations.
-        model: name of the weights, for the page.
+        model: {"name", "method", "device"} of the weights, for the page.
         is_demo: the clip was drawn by the program.
     """
 
@@ -35,7 +35,7 @@ class Workspace:
         store: Store,
         load: Callable[[], Predictor] | None,
         scratch: Path,
-        model: str = "",
+        model: dict[str, str] | None = None,
         is_demo: bool = False,
     ) -> None:
         self.clip, self.store, self.model, self.is_demo = clip, store, model, is_demo
@@ -99,17 +99,14 @@ class Workspace:
     def describe(self) -> dict[str, Any]:
         """Describe the session for a page that starts."""
         height, width = self.clip.size
-        model, job = None, None
-        if self.propagator is not None:
-            job = self.propagator.job
-            model = {"name": self.model, **self.propagator.describe()}
+        job = None if self.propagator is None else self.propagator.job
         return {
             "name": self.clip.name,
             "num_frames": len(self.clip),
             "height": height,
             "width": width,
             "fps": self.clip.fps,
-            "model": model,
+            "model": self.model,
             "objects": [known._asdict() for known in self.store.objects()],
             "history": history(self.store)._asdict(),
             "job": None if job is None else job._asdict(),
