@@ -41,7 +41,7 @@ export class Suggestions extends EventTarget {
   async next() {
     if (!this.list.length) await this.refresh();
     if (!this.list.length) {
-      this.app.status.say("There is no suggestion yet. Propagate first.", "info");
+      this.app.status.say($("#suggestions-text").textContent, "info");
       return;
     }
     const index = this.list.findIndex(({ frame }) => frame === this.app.seeker.wanted);
@@ -60,8 +60,8 @@ export class Suggestions extends EventTarget {
     const { session } = this.app;
     const text = $("#suggestions-text");
     text.hidden = this.list.length > 0;
-    text.textContent = session.isAnnotated()
-      ? "No frame is suggested. Propagate, then refresh."
+    text.textContent = session.hasState("propagated")
+      ? "No frame is suggested now."
       : "After the first propagation, the frames that need a correction appear here.";
     $("#suggestions").replaceChildren(...this.list.map((suggestion) => {
       const { frame, reason, label } = suggestion;

@@ -30,6 +30,16 @@ export function bright(colour) {
   return `#${channels.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
 }
 
+/**
+ * Return a colour for lines: lighter still, so that they stand out from tinted pixels.
+ * @param {string} colour "#rrggbb"
+ * @returns {string} "#rrggbb"
+ */
+export function light(colour) {
+  const channels = rgb(bright(colour)).map((value) => Math.round(value + (255 - value) * 0.35));
+  return `#${channels.map((value) => value.toString(16).padStart(2, "0")).join("")}`;
+}
+
 /** Tints the objects of a label map and draws their contours. */
 export class Tint {
   /**
@@ -66,8 +76,7 @@ export class Tint {
       if (!isVisible || opacity === 0) continue;
       const share = label === faded ? 0.3 : 1;
       this.fill[label] = pack(...rgb(bright(colour)), Math.round(255 * opacity * share));
-      const line = rgb(bright(colour)).map((value) => Math.round(value + (255 - value) * 0.35));
-      this.line[label] = pack(...line, Math.round(255 * share));
+      this.line[label] = pack(...rgb(light(colour)), Math.round(255 * share));
     }
   }
 

@@ -6,7 +6,7 @@ import { Hints } from "./tools/hints.js";
 import { Polygon } from "./tools/polygon.js";
 import { Refine } from "./tools/refine.js";
 import { Scissors } from "./tools/scissors.js";
-import { bright } from "./tint.js";
+import { light } from "./tint.js";
 
 /** Brush diameters, in pixels of the frame. */
 const SMALLEST = 1;
@@ -63,7 +63,7 @@ export class Toolbox extends EventTarget {
   /** CSS colour of the current object, light enough for lines. */
   get colour() {
     const { session } = this.app;
-    return bright(session.object(session.current)?.colour || "#ffffff");
+    return light(session.object(session.current)?.colour || "#ffffff");
   }
 
   /**
