@@ -10,7 +10,7 @@ const ROW = 18;
 const MAX_ROWS_HEIGHT = 112;
 const MIN_FRAMES = 12;
 
-/** Colours of the states; the same as in style.css. */
+/** Colours of the states; the same as in controls.css. */
 const COLOURS = {
   unknown: "#23272f",
   propagated: "#5f6b80",
