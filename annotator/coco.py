@@ -12,6 +12,28 @@ import numpy as np
 from util.masks import labels_of
 
 
+def import_encoder() -> Callable[[np.ndarray], dict[str, Any]]:
+    """Return a function that encodes a mask (H, W) bool as {"size": [H, W], "counts": text}.
+
+    Raises:
+        ValueError: pycocotools is missing.
+    """
+    try:
+        from pycocotools import mask as coco_mask
+    except ImportError as error:
+        raise ValueError(
+            "COCO files need pycocotools: pip install -r requirements-annotator.txt, or export "
+            "masks only."
+        ) from error
+
+    def encode(mask: np.ndarray) -> dict[str, Any]:
+        # pycocotools takes columns of pixels.
+        encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+        return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
+
+    return encode
+
+
 def coco_json(
     file_names: Sequence[str],
     size: tuple[int, int],
@@ -34,7 +56,7 @@ def coco_json(
         ValueError: pycocotools is missing, a mask has another size than `size`, or it has a label
             without a name.
     """
-    encode = _import_encoder()
+    encode = import_encoder()
     height, width = size
     images = [
         {"id": index, "file_name": name, "height": height, "width": width}
@@ -67,24 +89,6 @@ def coco_json(
             }
             yield (b",\n" if number > 1 else b"\n") + json.dumps(annotation).encode()
     yield b"\n]}\n"
-
-
-def _import_encoder() -> Callable[[np.ndarray], dict[str, Any]]:
-    """Return a function that encodes a mask (H, W) bool as {"size": [H, W], "counts": text}."""
-    try:
-        from pycocotools import mask as coco_mask
-    except ImportError as error:
-        raise ValueError(
-            "COCO files need pycocotools: pip install -r requirements-annotator.txt, or export "
-            "masks only."
-        ) from error
-
-    def encode(mask: np.ndarray) -> dict[str, Any]:
-        # pycocotools takes columns of pixels.
-        encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        return {"size": list(mask.shape), "counts": encoded["counts"].decode("ascii")}
-
-    return encode
 
 
 def _bounding_box(mask: np.ndarray) -> list[int]:

@@ -52,6 +52,21 @@ def crop_box(lowest: np.ndarray, highest: np.ndarray, size: tuple[int, ...]) -> 
     return slice(top, bottom), slice(left, right)
 
 
+def surrounding_box(
+    mask: np.ndarray, margin: float, relative_margin: float = 0
+) -> tuple[slice, slice]:
+    """Rows and columns of the pixels of a mask (H, W) bool, with a margin within the image.
+
+    Args:
+        margin: in pixels.
+        relative_margin: further margin, relative to the longer side of the mask.
+    """
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    margin += relative_margin * max(width, height)
+    lowest, highest = np.array([x, y]) - margin, np.array([x + width, y + height]) + margin
+    return crop_box(lowest, highest, mask.shape)
+
+
 def draw_lines(
     canvas: np.ndarray, lines: Sequence[np.ndarray], width: float, value: int
 ) -> np.ndarray:

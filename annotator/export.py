@@ -81,6 +81,29 @@ def mask_pngs(
             yield name, file.getvalue()
 
 
+def find_encoder() -> str:
+    """Name of the first available encoder for overlay videos.
+
+    Raises:
+        ValueError: PyAV or all encoders are missing.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(
+            "Overlay videos need PyAV: pip install -r requirements-annotator.txt, or export masks "
+            "only."
+        ) from error
+    for name in _ENCODERS:
+        with contextlib.suppress(ValueError):  # av.codec.UnknownCodecError
+            av.Codec(name, "w")
+            return name
+    raise ValueError(
+        f"PyAV has no encoder for videos that browsers play ({', '.join(_ENCODERS)}): reinstall it "
+        "with pip install --force-reinstall --only-binary av av, or export masks only."
+    )
+
+
 def write_overlay(
     path: Path,
     frames: Iterable[tuple[np.ndarray, np.ndarray]],
@@ -109,7 +132,7 @@ def write_overlay(
         raise ValueError(f"An overlay video must end in .mp4; got {path}.")
     if min(size) < 1 or not 0 < fps < math.inf:
         raise ValueError(f"{path} needs a size and a frame rate above 0; got {size} and {fps}.")
-    encoder = _find_encoder()
+    encoder = find_encoder()
     import av  # slow, and not a requirement of the rest
 
     num_frames = 0
@@ -187,29 +210,6 @@ class _Sink(io.RawIOBase):
         pieces, self._pieces = self._pieces, []
         if pieces:
             yield b"".join(pieces)
-
-
-def _find_encoder() -> str:
-    """Name of the first available encoder.
-
-    Raises:
-        ValueError: PyAV or all encoders are missing.
-    """
-    try:
-        import av
-    except ImportError as error:
-        raise ValueError(
-            "Overlay videos need PyAV: pip install -r requirements-annotator.txt, or export masks "
-            "only."
-        ) from error
-    for name in _ENCODERS:
-        with contextlib.suppress(ValueError):  # av.codec.UnknownCodecError
-            av.Codec(name, "w")
-            return name
-    raise ValueError(
-        f"PyAV has no encoder for videos that browsers play ({', '.join(_ENCODERS)}): reinstall it "
-        "with pip install --force-reinstall --only-binary av av, or export masks only."
-    )
 
 
 def _add_stream(

@@ -23,7 +23,8 @@ def read_masks(
 ) -> Iterator[tuple[int, MaskImage]]:
     """Read the masks that `eval_generic.py --mask` takes.
 
-    All files are checked at once, and read again when their turn comes.
+    All files are checked at once, and read again when their turn comes. Masks without objects in a
+    folder are skipped, since exports have them.
 
     Args:
         path: a mask file of the first frame, with any name; or a folder of masks named like their
@@ -48,17 +49,18 @@ def read_masks(
     if not by_frame:
         raise ValueError(f"The folder {path} has no mask: add one, named like its frame.")
     palette = colour_palette(by_frame.values())
-    problems = []
-    for file in by_frame.values():
+    problems, wanted = [], []
+    for index, file in sorted(by_frame.items()):
         try:
-            read_mask(file, size, palette=palette)
+            if read_mask(file, size, path.is_dir(), palette).labels.any():
+                wanted.append((index, file))
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ProblemsError(problems)
-    return (
-        (index, read_mask(file, size, palette=palette)) for index, file in sorted(by_frame.items())
-    )
+    if not wanted:
+        raise ValueError(f"The masks in {path} have no object: every pixel is background.")
+    return ((index, read_mask(file, size, palette=palette)) for index, file in wanted)
 
 
 def label_colours(mask: MaskImage) -> dict[int, str]:

@@ -213,6 +213,7 @@ def test_masks_are_read_from_a_file_or_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "masks"
     write_mask(folder / "00002.png", label_map(), None)
     write_mask(folder / "00001.png", label_map(), palette)
+    write_mask(folder / "00000.png", np.zeros((24, 32), np.uint8), palette)  # skipped
     found = [*read_masks(folder, frame_paths(3), (24, 32))]
     assert [index for index, _ in found] == [1, 2]
     assert label_colours(found[1][1]) == {}
@@ -240,6 +241,10 @@ def test_all_problems_of_masks_are_named_before_one_is_read(tmp_path: Path) -> N
         read_masks(tmp_path, frame_paths(3), (24, 32))
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_masks(tmp_path / "none", frame_paths(3), (24, 32))
+    write_mask(tmp_path / "background" / "00000.png", np.zeros((24, 32), np.uint8), None)
+    for path in (tmp_path / "background", tmp_path / "background" / "00000.png"):
+        with pytest.raises(ValueError, match="no object"):
+            read_masks(path, frame_paths(3), (24, 32))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="has no mask"):
         read_masks(tmp_path / "empty", frame_paths(3), (24, 32))
