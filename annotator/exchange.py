@@ -10,9 +10,9 @@ import numpy as np
 
 from annotator import edits
 from annotator.clip import Clip
-from annotator.coco import coco_json
+from annotator.coco import coco_json, import_encoder
 from annotator.errors import SessionError
-from annotator.export import make_palette, mask_pngs, write_overlay, zip_stream
+from annotator.export import find_encoder, make_palette, mask_pngs, write_overlay, zip_stream
 from annotator.imports import label_colours, read_masks
 from annotator.store import FrameState, Store
 from util.masks import MaskImage, labels_of
@@ -65,10 +65,16 @@ def export_session(clip: Clip, store: Store, parts: Collection[str]) -> Iterator
 
     Raises:
         SessionError: no frame has a mask.
+        ValueError: a library that a part needs is not installed.
     """
     frames = sorted({frame for _, frame, _ in store.states()})
     if not frames:
         raise SessionError("There is nothing to export yet: draw a mask first.")
+    # Before the first byte, since errors within a stream reach no page.
+    if "overlay" in parts:
+        find_encoder()
+    if "coco" in parts:
+        import_encoder()
     return zip_stream(_members(clip, store, parts, frames))
 
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from annotator import aids, edits
 from annotator.errors import SessionError
 from annotator.exchange import put_masks
+from annotator.export import make_palette
 from annotator.imports import read_uploaded
 from annotator.label_maps import Box, bounding_box, pack, unpack
 from annotator.operations import operate
@@ -107,7 +108,8 @@ def frame_routes(workspace: Workspace) -> list[Route]:
         frame, body = query_number(request, "frame"), await request.body()
 
         def work() -> dict[str, Any]:
-            mask = read_uploaded(body, store.size)
+            colours = {known.label: known.colour for known in store.objects()}
+            mask = read_uploaded(body, store.size, make_palette(colours))
             put_masks(store, store.check_frame(frame), mask)
             workspace.objects_reply()
             return workspace.frame_reply(store.frame(frame))

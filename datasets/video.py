@@ -84,7 +84,8 @@ class Video:
             required: stems of the frames whose masks the output needs; None requires all.
             shorter_side: shorter side of the working size in pixels; None keeps the original size.
             is_binary: all non-zero values of a mask belong to one object, labelled BINARY_LABEL.
-            takes_corrections: take all objects of every mask instead of new objects only.
+            takes_corrections: take all objects of every mask instead of new objects only. Masks
+                without objects, which predictions may have, are left out if another mask has some.
 
         Raises:
             ValueError: there is no mask, a mask is invalid or has another size than the frames, two
@@ -216,12 +217,15 @@ class Video:
                 known.update(new)
             if new:
                 annotated_labels[index] = new
+        if not annotated_labels and not problems:
+            problems.append(f"no mask of video {self.name} has an object: draw one")
         if problems:
             raise ProblemsError(problems)
         return annotated_labels, palette
 
     def _read_labels(self, index: int) -> tuple[np.ndarray, bytes | None]:
-        mask = read_mask(self._masks[index], self.size, palette=self._colours)
+        allow_empty = self._takes_corrections and len(self._masks) > 1
+        mask = read_mask(self._masks[index], self.size, allow_empty, self._colours)
         if self._is_binary:
             return (mask.labels > 0).astype(np.uint8) * np.uint8(BINARY_LABEL), None
         return mask.labels, mask.palette

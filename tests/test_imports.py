@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("datasets", "evaluation", "inference", "model", "scripts", "tests", "util")
+ROOMS = ("annotator", "datasets", "evaluation", "inference", "model", "scripts", "tests", "util")
 TOP = {path.stem for path in ROOT.glob("*.py")}
 CORES = {"inference_core", "inference_core_yv"}
 MAINS = TOP - CORES - {"inference_memory_bank"}
@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "inference_core_yv": {"inference_core", "inference_memory_bank", "model", "util"},
     "inference": {"inference", "datasets", "inference_memory_bank", *CORES, "model", "util"},
     "evaluation": {"evaluation", "datasets", "util"},
+    "annotator": {"annotator", "inference", "datasets", "model", "util"},
     **{name: {*ROOMS, "inference_memory_bank", *CORES} - {"scripts", "tests"} for name in MAINS},
     "scripts": {*ROOMS, *TOP} - {"tests"},
     "tests": {*ROOMS, *TOP},
@@ -69,7 +70,7 @@ def test_the_arrows_hold(path: Path) -> None:
 def test_the_top_level_is_as_designed() -> None:
     assert {*CORES, "inference_memory_bank", "train"} <= TOP
     assert sorted(MAINS) == [
-        "eval_davis", "eval_davis_2016", "eval_generic", "eval_youtube", "hubconf", "train",
+        "annotate", "eval_davis", "eval_davis_2016", "eval_generic", "eval_youtube", "hubconf", "train",
     ]  # fmt: skip
 
 

@@ -91,7 +91,13 @@ def test_masks_on_several_frames(clip: Path, tmp_path: Path) -> None:
         labels = np.zeros((HEIGHT, WIDTH), np.uint8)
         labels[10 * label : 10 * label + 12, 30:60] = label
         Image.fromarray(labels).save(tmp_path / "masks" / f"{index:05d}.png")
+    empty = Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8))
+    empty.save(tmp_path / "masks" / "00005.png")  # predictions have such masks
     assert one_video(clip, tmp_path / "masks").annotated_labels == {0: [1], 9: [4]}
+    for index in (0, 9):
+        empty.save(tmp_path / "masks" / f"{index:05d}.png")
+    with pytest.raises(ValueError, match="no mask of video clip has an object: draw one"):
+        one_video(clip, tmp_path / "masks")
 
 
 def test_segmentation_with_eval_generic(
