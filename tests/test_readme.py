@@ -98,7 +98,7 @@ def test_commands_parse(
         return
     scripts = [number for number, word in enumerate(words) if word.endswith(".py")]
     if not scripts:
-        assert words[0] in ("pip", "tensorboard", "torchrun", "python"), command
+        assert words[0] in ("pip", "ssh", "tensorboard", "torchrun", "python"), command
         return
     script, options = Path(words[scripts[0]]), words[scripts[0] + 1 :]
     assert (ROOT / script).is_file()
@@ -188,7 +188,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.values())
 def test_paths_exist(page: Path) -> None:
-    folders = "datasets|docs|evaluation|inference|model|scripts|tests|util"
+    folders = "annotator|datasets|docs|evaluation|inference|model|scripts|tests|util"
     kind = re.compile(rf"({folders})/[\w./*-]*|[\w*]+\.(py|md|toml|txt)|hubconf\.py")
     for code in inline_code(page):
         if kind.fullmatch(code) and code not in NOT_HERE and code != "log.txt":
@@ -197,7 +197,8 @@ def test_paths_exist(page: Path) -> None:
 
 def known_options() -> set[str]:
     options = set(OTHER_OPTIONS)
-    for path in [*ROOT.glob("*.py"), *(ROOT / "scripts").rglob("*.py"), *ROOT.glob("util/*.py")]:
+    sources = ("*.py", "scripts/**/*.py", "util/*.py", "annotator/options.py")
+    for path in (path for pattern in sources for path in ROOT.glob(pattern)):
         options.update(re.findall(r"\"(--?\w+)\"", path.read_text()))
     text = (ROOT / "util" / "hyper_para.py").read_text()
     return options | {f"--{name}" for name in re.findall(r"^    (\w+): .*= _", text, re.MULTILINE)}
@@ -219,7 +220,7 @@ def test_options_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.values())
 def test_classes_and_methods_exist(page: Path) -> None:
-    rooms = ("datasets", "evaluation", "inference", "model", "util")
+    rooms = ("annotator", "datasets", "evaluation", "inference", "model", "util")
     files = [*ROOT.glob("*.py"), *(path for room in rooms for path in (ROOT / room).rglob("*.py"))]
     source = "\n".join(path.read_text() for path in files)
     for code in inline_code(page):
