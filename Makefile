@@ -6,12 +6,13 @@ DEMO := out/demo
 
 .PHONY: demo test lint format clean
 
-# uv reads the same requirements as pip and is faster; it lives in the environment alone.
-$(VENV)/.ready: requirements.txt pyproject.toml
+# One environment for all: requirements-annotator.txt includes requirements.txt. uv reads the same
+# requirements as pip and is faster; it lives in the environment alone.
+$(VENV)/.ready: requirements.txt requirements-annotator.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check "uv>=0.7"
-	$(VENV)/bin/uv pip install --python $(RUN) -r requirements.txt --group dev
+	$(VENV)/bin/uv pip install --python $(RUN) -r requirements-annotator.txt --group dev
 	touch $@
 
 # Segment a clip that the project draws itself, with the weights in saves/, and score the masks.
@@ -22,8 +23,9 @@ demo: $(VENV)/.ready
 	$(RUN) scripts/evaluate.py --results_path $(DEMO)/masks --davis_path $(DEMO)/DAVIS/2017
 	@echo "Masks and overlay video: $(DEMO)/masks"
 
+# -r s lists why tests were skipped, such as a missing browser.
 test: $(VENV)/.ready lint
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 -r fEs
 
 lint: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
