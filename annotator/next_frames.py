@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from annotator.results import stored_keys, stored_results
 from annotator.store import PROTECTED, Store
-from annotator.suggestions import FrameMeasures, Suggestion, composite_key, suggest
+from annotator.suggestions import FrameMeasures, Suggestion, suggest
 
 
 def next_frames(store: Store, num: int = 5) -> list[Suggestion]:
@@ -32,10 +30,4 @@ def next_frames(store: Store, num: int = 5) -> list[Suggestion]:
                 for name in ("confidence", "quality", "agreement")
             )
         )
-    keys = {frame: composite_key(key, _masks(store, frame)) for frame, key in stored_keys(store)}
-    return suggest(measures, keys, annotated, num)
-
-
-def _masks(store: Store, frame: int) -> np.ndarray:
-    """One mask of all objects of a frame, (1, H, W) in {0, 1}."""
-    return (store.labels(frame) > 0)[None].astype(np.float32)
+    return suggest(measures, dict(stored_keys(store)), annotated, num)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from annotator.store import Store
+from annotator.suggestions import composite_key
 from inference.frame_results import FrameResult
 
 # Keys are stored of at most this many frames, evenly spaced: each takes 50 KB.
@@ -15,14 +16,16 @@ MAX_KEYS = 600
 
 
 def put_result(store: Store, frame: int, result: FrameResult) -> None:
-    """Store confidences, qualities, agreements and the query key of a segmented frame."""
+    """Store confidences, qualities, agreements and the composite key of a segmented frame."""
     scores = {
         "confidence": result.confidence,
         "quality": result.quality,
         "agreement": result.agreement,
     }
     step = -(-store.num_frames // MAX_KEYS)
-    key = result.key if frame % step == 0 else None
+    key = None
+    if result.key is not None and frame % step == 0:
+        key = composite_key(result.key, (result.labels > 0)[None])
     with store.writing() as db:
         db.execute(
             "INSERT OR REPLACE INTO results (frame, scores, key, key_shape) VALUES (?, ?, ?, ?)",
@@ -45,7 +48,7 @@ def stored_results(store: Store) -> Iterator[tuple[int, dict[str, dict[int, floa
 
 
 def stored_keys(store: Store) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield frame indices and query keys, float16 (CK, h, w), of the frames that have one."""
+    """Yield frame indices and composite keys, float16 (CK, h, w), of the frames that have one."""
     with store.reading() as db:
         rows = db.execute(
             "SELECT frame, key, key_shape FROM results WHERE key IS NOT NULL ORDER BY frame"
