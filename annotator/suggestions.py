@@ -107,13 +107,15 @@ def dissimilarity(key: np.ndarray, others: np.ndarray) -> np.ndarray:
     return torch.cat(result).numpy()
 
 
-def farthest(distances: np.ndarray) -> int:
-    """Farthest-first choice: argmax over j of the minimum over i of D(i, j).
+def farthest(distances: np.ndarray, weights: np.ndarray) -> int:
+    """Weighted farthest-first choice: argmax over j of w_j * min over i of D(i, j).
 
     Args:
         distances: (given frames, M), D(i, j).
+        weights: (M,), above 0; below 0 for frames that may not be chosen.
     """
-    return int(distances.min(0).argmax())
+    # Without the constant, all frames would be equal where all distances are 0.
+    return int(((distances.min(0) + 1e-12) * weights).argmax())
 
 
 def suggest(
@@ -160,13 +162,13 @@ def suggest(
     length = max(*measures, *given) + 1
     found: list[Suggestion] = []
     while is_free.any() and len(found) < num:
-        unlikeness = distances.min(0)  # (M,)
-        scores = np.where(is_free, unlikeness * weights, -1)
-        at = int(scores.argmax())
+        at = farthest(distances, np.where(is_free, weights, -1))
+        unlikeness = float(distances[:, at].min())
         reason, label = errors[at].reason, errors[at].label
-        if unlikeness[at] / typical[0] > weights[at] / typical[1] or label == 0:
+        if unlikeness / typical[0] > weights[at] / typical[1] or label == 0:
             reason, label = "looks unlike any annotated frame", 0
-        found.append(Suggestion(frames[at], reason, label, round(float(scores[at]), 4)))
+        score = round(float(unlikeness * weights[at]), 4)
+        found.append(Suggestion(frames[at], reason, label, score))
         gap = min(abs(frames[at] - frame) for frame in given)
         window = max(1, min(gap // 2, round(_WINDOW * length)))
         is_free &= np.abs(np.array(frames) - frames[at]) > window

@@ -72,7 +72,7 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
 import numpy as np
 import progressbar
 
-from annotator.suggestions import MAX_CANDIDATES, FrameMeasures, Suggestion, suggest
+from annotator.suggestions import MAX_CANDIDATES, FrameMeasures, Suggestion, composite_key, suggest
 from datasets.generic import one_video
 from datasets.video import Video
 from inference.clip_session import ClipSession
@@ -129,7 +129,7 @@ def find(video: Video, predictor: Predictor, direction: str, num: int) -> list[S
             )
             is_kept = result.index % step == 0 or result.index in video.annotated_labels
             if result.key is not None and is_kept:
-                keys[result.index] = result.key
+                keys[result.index] = composite_key(result.key, (result.labels > 0)[None])
     return suggest(measures, keys, video.annotated_labels, num)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
+from annotator.suggestions import FrameMeasures, composite_key
 from evaluation.metrics import evaluate_frame
 from inference.clip_session import ClipSession
 from inference.predictor import Predictor
@@ -17,68 +20,112 @@ from util.files import atomic_path, write_json
 
 # Annotated frames, ascending.
 Frames = tuple[int, ...]
-# Propagations of one clip by annotated frames, as in its file.
-Stored = dict[str, dict[str, Any]]
+
+
+class Run(NamedTuple):
+    """Result of one propagation over T frames."""
+
+    scores: np.ndarray  # (T,), J&F
+    foreground: np.ndarray  # (T, h, w) uint8, share of the pixels of a position in a mask; 255: all
+    measures: dict[int, FrameMeasures]  # by frame
+
+    @property
+    def mean(self) -> float:
+        """Mean J&F over all frames but the first and the last."""
+        return float(self.scores[1:-1].mean())
 
 
 class Runs:
-    """Propagations of one clip, stored in a folder.
+    """Propagations of one clip, each computed once.
 
     Args:
         clip: with the ground truth of all frames.
         predictor: makes the sessions.
         direction: "both" or "forwards".
-        folder: for <clip>.json and <clip>.npz, the query keys.
+        folder: for a file per propagation, and one of query keys.
     """
 
     def __init__(
         self, clip: AnnotatedClip, predictor: Predictor, direction: str, folder: Path
     ) -> None:
         self.clip, self._predictor, self._direction = clip, predictor, direction
-        self.num_frames = len(clip.frames)
-        self._json, self._npz = folder / f"{clip.name}.json", folder / f"{clip.name}.npz"
-        self._runs: Stored = {}
-        self.keys: dict[int, np.ndarray] = {}  # frame -> query key of the first propagation
-        if self._json.exists() and self._npz.exists():
-            self._runs = json.loads(self._json.read_text(encoding="utf-8"))
-            with np.load(self._npz) as content:
-                self.keys = dict(zip(content["frames"].tolist(), content["keys"], strict=True))
+        self._folder = folder / clip.name
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._runs: dict[Frames, Run] = {}
 
-    def run(self, annotated: Frames) -> dict[str, Any]:
-        """Propagate the ground truth of some frames, or read the stored propagation.
+    def __len__(self) -> int:
+        return len(self.clip.frames)
 
-        Returns:
-            "J&F": mean; "frames": J&F of each frame; "measures": those of each frame, by frame.
+    def run(self, annotated: Frames) -> Run:
+        """Propagate the ground truth of some frames, or read the stored propagation."""
+        if annotated not in self._runs:
+            path = self._folder / f"{'_'.join(map(str, annotated))}.npz"
+            if not path.exists():
+                self._write(path, self._propagate(annotated))
+            self._runs[annotated] = _read(path)
+        return self._runs[annotated]
+
+    def composite_keys(self, annotated: Frames) -> dict[int, np.ndarray]:
+        """Composite keys (CK, h, w) of all frames, with the masks of a propagation.
+
+        The query keys are those of the first propagation.
         """
-        name = " ".join(map(str, annotated))
-        if name not in self._runs:
-            self._runs[name] = self._propagate(annotated)
-            write_json(self._json, self._runs)
-        return self._runs[name]
+        foreground = self.run(annotated).foreground
+        with np.load(self._folder / "keys.npz") as content:
+            keys = content["keys"]
+        return {
+            index: composite_key(key, foreground[index][None] / 255)
+            for index, key in enumerate(keys)
+        }
 
-    def _propagate(self, annotated: Frames) -> dict[str, Any]:
+    def _propagate(self, annotated: Frames) -> Run:
         clip = self.clip
         session = ClipSession(self._predictor, clip.frames)
         for index in annotated:
             mask = clip.mask(index, clip.labels)
             if mask.any():
                 session.add_mask(index, mask)
-        scores, measures, keys = [0.0] * self.num_frames, {}, {}
+        keys: list[np.ndarray] = []
+        scores, foreground, measures = [], [], {}
         for result in session.propagate_results(self._direction):
             if result is None:
                 continue
             pairs = evaluate_frame(result.labels, clip.ground_truth(result.index), clip.labels)
-            scores[result.index] = float(np.mean(pairs))
-            measures[result.index] = [result.confidence, result.quality, result.agreement]
-            if result.key is not None:
-                keys[result.index] = result.key
-        if not self.keys:
-            self.keys = keys
-            with atomic_path(self._npz) as temporary, temporary.open("wb") as file:
-                np.savez(file, frames=[*keys], keys=np.stack([*keys.values()]))
-        # JSON has text keys only; a round trip makes new and stored results equal.
-        content = {"J&F": float(np.mean(scores[1:-1])), "frames": scores, "measures": measures}
-        return json.loads(json.dumps(content))
+            scores.append(np.mean(pairs))
+            assert result.key is not None, "the first frame has all objects"
+            keys.append(result.key)
+            is_object = torch.from_numpy(result.labels > 0).float()[None]  # (1, H, W)
+            pooled = F.adaptive_avg_pool2d(is_object, result.key.shape[1:])[0]
+            foreground.append((pooled * 255).round().byte().numpy())
+            measures[result.index] = FrameMeasures(
+                result.confidence, result.quality, result.agreement
+            )
+        if not (self._folder / "keys.npz").exists():
+            _save(self._folder / "keys.npz", keys=np.stack(keys))
+        return Run(np.array(scores), np.stack(foreground), measures)
+
+    def _write(self, path: Path, run: Run) -> None:
+        measures = json.dumps(run.measures)
+        _save(path, scores=run.scores, foreground=run.foreground, measures=np.array(measures))
+
+
+def _save(path: Path, **arrays: Any) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def _read(path: Path) -> Run:
+    with np.load(path) as content:
+        scores, foreground = content["scores"], content["foreground"]
+        measures = json.loads(str(content["measures"]))
+    return Run(
+        scores,
+        foreground,
+        {
+            int(frame): FrameMeasures(*({int(k): v for k, v in part.items()} for part in parts))
+            for frame, parts in measures.items()
+        },
+    )
 
 
 def open_folder(folder: Path, settings: Mapping[str, object]) -> Path:
@@ -87,8 +134,7 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Path:
     Raises:
         ValueError: it holds propagations with other settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "settings"
+    path = folder / "settings.json"
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = [key for key, value in settings.items() if before.get(key) != value]
@@ -97,5 +143,6 @@ def open_folder(folder: Path, settings: Mapping[str, object]) -> Path:
                 f"{folder} has propagations with other settings ({', '.join(changed)}): choose "
                 "another --output, or delete it."
             )
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
     return folder

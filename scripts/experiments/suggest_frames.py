@@ -79,7 +79,7 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
 import numpy as np
 import progressbar
 
-from annotator.suggestions import FrameMeasures, suggest
+from annotator.suggestions import suggest
 from inference.predictor import Predictor
 from inference_core_yv import InferenceCoreYV
 from scripts.experiments.directions import AnnotatedClip, read_clips
@@ -91,17 +91,14 @@ from util.provenance import describe_run
 
 def by_suggestion(runs: Runs, annotated: Frames) -> Frames:
     """Add the frame that is suggested; nothing if none is."""
-    measures = {
-        int(frame): FrameMeasures(*({int(k): v for k, v in part.items()} for part in parts))
-        for frame, parts in runs.run(annotated)["measures"].items()
-    }
-    found = suggest(measures, runs.keys, annotated, 1)
+    measures, keys = runs.run(annotated).measures, runs.composite_keys(annotated)
+    found = suggest(measures, keys, annotated, 1)
     return add(annotated, (suggestion.frame for suggestion in found))
 
 
 def by_worst(runs: Runs, annotated: Frames) -> Frames:
     """Add the frame with the lowest J&F."""
-    scores = np.array(runs.run(annotated)["frames"])
+    scores = runs.run(annotated).scores.copy()
     scores[[*annotated]] = 2
     return add(annotated, [int(scores.argmin())])
 
@@ -114,7 +111,7 @@ def add(annotated: Frames, frames: Iterable[int]) -> Frames:
 def greedy(runs: Runs, choose: Callable[[Runs, Frames], Frames], num: int) -> list[Frames]:
     """Choose one frame after another: the annotated frames after 0 to `num` corrections."""
     chosen: list[Frames] = [(0,)]
-    for _ in range(min(num, runs.num_frames - 1)):
+    for _ in range(min(num, len(runs) - 1)):
         chosen.append(choose(runs, chosen[-1]))
     return chosen
 
@@ -142,7 +139,7 @@ def measure_clip(
     Returns:
         Strategy -> {"J&F": after 0 to `num` corrections, "annotated": frames of the last one}.
     """
-    name, length = runs.clip.name, runs.num_frames
+    name, length = runs.clip.name, len(runs)
     plans: dict[str, Callable[[], list[list[Frames]]]] = {
         "suggestions": lambda: [greedy(runs, by_suggestion, num)],
         "uniform spacing": lambda: [uniform(length, num)],
@@ -153,7 +150,7 @@ def measure_clip(
     for strategy, plan in plans.items():
         curves = []
         for frames in (chosen := plan()):
-            curves.append([runs.run(annotated)["J&F"] for annotated in frames])
+            curves.append([runs.run(annotated).mean for annotated in frames])
             tick()
         mean = np.mean(curves, 0).tolist()
         mean += mean[-1:] * (num + 1 - len(mean))  # all frames of a short clip are corrected
