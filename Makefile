@@ -23,7 +23,7 @@ demo: $(VENV)/.ready
 	$(RUN) scripts/evaluate.py --results_path $(DEMO)/masks --davis_path $(DEMO)/DAVIS/2017
 	@echo "Masks and overlay video: $(DEMO)/masks"
 
-# -r s lists why tests were skipped, such as a missing browser.
+# -r fEs also lists why tests were skipped, such as a missing browser.
 test: $(VENV)/.ready lint
 	$(RUN) -m pytest -n 2 -r fEs
 

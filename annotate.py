@@ -5,6 +5,7 @@ python annotate.py clip.mp4 --model saves/stcn_small.pth
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -58,8 +59,13 @@ def open_workspace(options: AnnotateOptions, clip: Clip, folder: Path) -> Worksp
     if options.mask:
         num_masks = import_masks(clip, store, Path(options.mask))
         print(f"Imported masks of {num_masks} frames.")
-    return Workspace(clip, store, lambda: Predictor(settings), folder, model, not options.video)
+    is_demo = not options.video
+    return Workspace(clip, store, lambda: Predictor(settings), store.scratch, model, is_demo)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    # A thread can still be loading weights or segmenting a frame. Python aborts if it ends before
+    # them, and all files are closed by now.
+    os._exit(status)

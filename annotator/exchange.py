@@ -61,7 +61,8 @@ def export_session(clip: Clip, store: Store, parts: Collection[str]) -> Iterator
 
     Args:
         parts: of PARTS. "masks": Annotations/<clip>/<frame>.png, palette PNGs of all frames with a
-            state; "overlay": <clip>.mp4 of the whole clip; "coco": <clip>.coco.json.
+            state; "overlay": <clip>.mp4 of the whole clip, or <clip>.mp4.txt with the reason why it
+            cannot be made; "coco": <clip>.coco.json.
 
     Raises:
         SessionError: no frame has a mask.
@@ -93,9 +94,14 @@ def _members(
         numbered = ((frame, store.labels(frame)) for frame in frames)
         yield f"{clip.name}.coco.json", coco_json(files, clip.size, names, numbered)
     if "overlay" in parts:
-        with tempfile.TemporaryDirectory(dir=store.path.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=store.scratch) as folder:
             path = Path(folder, "overlay.mp4")
-            write_overlay(path, _drawn(clip.reopen(), store), clip.size, clip.fps, palette)
+            try:
+                write_overlay(path, _drawn(clip.reopen(), store), clip.size, clip.fps, palette)
+            except (ValueError, OSError) as error:  # a frame cannot be read, or the disk is full
+                # The answer has begun, so this is no error page: the rest of the zip is complete.
+                yield f"{clip.name}.mp4.txt", f"There is no overlay video. {error}\n".encode()
+                return
             yield f"{clip.name}.mp4", _read(path)
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -90,12 +90,9 @@ class Guard:
         )
 
     def _has_cookie(self, headers: dict[str, str]) -> bool:
-        try:
-            cookies = SimpleCookie(headers.get("cookie", ""))
-        except CookieError:
-            return False
-        morsel = cookies.get(self._cookie)
-        return morsel is not None and _is_equal(morsel.value, self._token)
+        # Other servers on this host share the cookies. http.cookies stops at the first odd one.
+        cookies = cookie_parser(headers.get("cookie", ""))
+        return _is_equal(cookies.get(self._cookie, ""), self._token)
 
     def _has_token_in_address(self, scope: Scope) -> bool:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]

@@ -19,11 +19,12 @@ _MASK_OPERATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "shrink": shrink,
 }
 # The new state from the old one.
-_STATE_OPERATIONS = {
+_STATE_OPERATIONS: dict[str, tuple[str, str | None]] = {
     "accept": ("propagated", "accepted"),
     "unaccept": ("accepted", "propagated"),
+    "unempty": ("empty", None),
 }
-OPERATIONS = (*_MASK_OPERATIONS, *_STATE_OPERATIONS, "copy", "clear", "empty", "unempty")
+OPERATIONS = (*_MASK_OPERATIONS, *_STATE_OPERATIONS, "copy", "clear", "empty")
 
 
 def operate(
@@ -56,8 +57,6 @@ def operate(
             name = store.find_object(label).name
             raise SessionError(f"The mask of {name} on frame {frame} is not {before}.")
         return change_state(store, frame, revision, label, after)
-    if operation == "unempty":
-        return change_state(store, frame, revision, label, None)
     mask = store.labels(frame) == label
     if operation in ("clear", "empty"):
         state = "empty" if operation == "empty" else None

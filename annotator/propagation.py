@@ -100,12 +100,17 @@ class Propagator:
             self._thread.start()
             return self.job
 
-    def stop(self) -> None:
-        """Stop the propagation and wait until it has ended; the masks so far are kept."""
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop the propagation and wait until it has ended; the masks so far are kept.
+
+        Args:
+            timeout: longest wait in seconds. The thread ends after the frame that it segments now,
+                or after the weights are loaded.
+        """
         thread = self._thread
         self._stop.set()
         if thread is not None:
-            thread.join()
+            thread.join(timeout)
 
     def _run(self, gaps: Sequence[Gap]) -> None:
         error = ""

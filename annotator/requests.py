@@ -10,6 +10,8 @@ from starlette.requests import Request
 from annotator.errors import SessionError
 
 ValueT = TypeVar("ValueT")
+MAX_COORDINATE = 10**6  # of a point, in pixels
+MAX_POINTS = 20_000  # of the lines of one request: a person draws some hundreds
 _TYPES = {int: "a whole number", str: "text", bool: "true or false", list: "a list"}
 
 
@@ -58,16 +60,21 @@ def point(value: object) -> tuple[float, float]:
     """Return a point [x, y] of a JSON list; raise SessionError for anything else."""
     if isinstance(value, list) and len(value) == 2:
         x, y = value
-        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in (x, y)):
+        is_number = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (x, y))
+        if is_number and all(abs(v) < MAX_COORDINATE for v in (x, y)):  # false for NaN
             return float(x), float(y)
     raise SessionError(f"A point must be [x, y] in pixels; it is {str(value)[:40]!r}.")
 
 
 def lines(content: dict[str, Any], name: str) -> list[list[tuple[float, float]]]:
-    """Return a list of polylines [[[x, y], ...], ...] from a JSON object."""
-    found = []
-    for line in field(content, name, list, []):
-        if not isinstance(line, list):
-            raise SessionError(f"{name} must be lists of points [x, y].")
-        found.append([point(value) for value in line])
-    return found
+    """Return a list of polylines [[[x, y], ...], ...] from a JSON object.
+
+    Raises:
+        SessionError: it is something else, or has more than MAX_POINTS points.
+    """
+    given = field(content, name, list, [])
+    if not all(isinstance(line, list) for line in given):
+        raise SessionError(f"{name} must be lists of points [x, y].")
+    if max(len(given), sum(map(len, given))) > MAX_POINTS:
+        raise SessionError(f"{name} has more than {MAX_POINTS} points: draw shorter lines.")
+    return [[point(value) for value in line] for line in given]

@@ -76,9 +76,8 @@ def make_app(workspace: Workspace, token: str, hosts: Collection[str], cookie: s
 
 async def _end_with_page(socket: WebSocket, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
     """Put None into the queue when the page has gone; what pages send is ignored."""
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        while True:
-            await socket.receive_text()
+    while (await socket.receive())["type"] != "websocket.disconnect":
+        pass
     with contextlib.suppress(asyncio.QueueFull):
         queue.put_nowait(None)
 

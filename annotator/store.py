@@ -7,6 +7,7 @@ failure. Every frame has one label map, so masks of objects never overlap.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -73,6 +74,10 @@ class Store:
         size: (H, W) of its frames.
         clip: file or folder of the clip. It may have been moved since the session began.
 
+    Attributes:
+        path: session.sqlite.
+        scratch: folder for temporary files, emptied at each start.
+
     Raises:
         SessionError: the folder holds the session of another clip, or of a newer version.
     """
@@ -94,6 +99,9 @@ class Store:
                 "restore the file from a backup."
             ) from error
         self._check_clip(clip.resolve())
+        self.scratch = folder / "scratch"
+        shutil.rmtree(self.scratch, ignore_errors=True)  # of a server that was killed
+        self.scratch.mkdir()
 
     def _check_clip(self, path: Path) -> None:
         """Write the clip into a new session, or compare it with that of an older one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -83,7 +84,10 @@ class VideoClip(Clip):
     def _has_true_times(self) -> bool:
         """Return True if the first frames have the time stamps of the index."""
         self._seek(0)
-        numbers = [self._index.number_of(f.pts) for f in itertools.islice(self._frames, _CHECKED)]
+        numbers = []
+        with contextlib.suppress(OSError, ValueError):  # a damaged frame is named when it is read
+            for frame in itertools.islice(self._frames, _CHECKED):
+                numbers.append(self._index.number_of(frame.pts))
         self._seek(0)
         return numbers == [*range(len(numbers))]
 
@@ -172,8 +176,16 @@ class _Index:
         packets.sort(key=lambda packet: packet[0])
         self.times: list[int] = [pts for pts, _, _ in packets]
         self.keys = [number for number, packet in enumerate(packets) if packet[2]] or [0]
-        # FFmpeg seeks by decoding times, which are earlier in streams that reorder frames.
-        self.seek_times = [pts if dts is None else min(dts, pts) for pts, dts, _ in packets]
+        # Containers seek to the last key frame with a pts or dts up to the given time. The dts is
+        # the earlier one in streams that reorder frames: seeking to it may end one key frame too
+        # early, and seeking to the pts too late if the next key frame's dts is not after it.
+        self.seek_times: dict[int, int] = {}
+        starts = sorted({0, *self.keys})
+        for start, following in itertools.zip_longest(starts, starts[1:]):
+            pts, dts, _ = packets[start]
+            next_dts = None if following is None else packets[following][1]
+            is_safe = dts is None or next_dts is None or next_dts > pts
+            self.seek_times[start] = pts if is_safe else min(dts, pts)
         duration = (self.times[-1] - self.times[0]) * stream.time_base
         rate = (len(self.times) - 1) / duration if duration else Fraction(0)
         header = stream.average_rate or Fraction(0)

@@ -16,6 +16,7 @@ from inference.predictor import Predictor
 
 # Events that wait for a slow page; with more, its connection is closed, and it loads all anew.
 _MAX_WAITING = 1000
+_STOP_SECONDS = 1.5  # longest wait for a propagation when the server ends
 
 
 class Workspace:
@@ -52,9 +53,12 @@ class Workspace:
             self.propagator.warm_up()
 
     def close(self) -> None:
-        """Stop the propagation and close the files."""
+        """Stop the propagation and close the files.
+
+        A propagation that is still in a frame cannot write any more.
+        """
         if self.propagator is not None:
-            self.propagator.stop()
+            self.propagator.stop(_STOP_SECONDS)
         self.store.close()
         self.clip.close()
 

@@ -88,11 +88,15 @@ class Desk:
 
 @contextlib.contextmanager
 def open_desk(browser: Browser, frames: Path, session: Path, weights: Path) -> Iterator[Desk]:
-    """Serve a session in a thread and open its page; fails if the console has errors at the end."""
+    """Serve a session in a thread and open its page; fails if the console has errors at the end.
+
+    A picture of the page at the end is stored beside the session, as page.png.
+    """
     with serving(frames, session, weights) as client, contextlib.closing(new_context(browser)) as c:
         problems: list[str] = []
         page = AnnotatorPage(c, client.page_address, problems)
         yield Desk(client, c, page, problems)
+        page.page.screenshot(path=session.parent / "page.png")
         assert problems == []
 
 

@@ -98,7 +98,7 @@ def test_folders_and_their_pages(tmp_path: Path) -> None:
     assert decoded.shape == (8, 12, 3)
     assert clip.jpeg(1) is clip.jpeg(1), "encoded frames are kept"
     cv2.imwrite(str(tmp_path / "00001.png"), np.zeros((9, 12, 3), np.uint8))
-    with pytest.raises(ValueError, match="Frame 1 of .* is 12x9"):
+    with pytest.raises(ValueError, match=r"Frame 1 of .* is 12x9"):
         open_clip(tmp_path)[1]
 
 

@@ -42,7 +42,7 @@ def rows(desk: Desk) -> dict[str, list[list[Any]]]:
     return found
 
 
-def test_propagate_correct_and_propagate_again(desk: Desk, tmp_path: Path) -> None:
+def test_propagate_correct_and_propagate_again(desk: Desk) -> None:
     page = desk.page
     page.draw_polygon(outline(true_mask(0)))
     drawn = desk.client.labels(0)
@@ -54,7 +54,6 @@ def test_propagate_correct_and_propagate_again(desk: Desk, tmp_path: Path) -> No
     assert page.state(last, 1) == "propagated"
     page.go_to(6)
     np.testing.assert_array_equal(page.labels(), desk.client.labels(6))
-    page.page.screenshot(path=tmp_path / "propagated.png")
 
     page.draw_polygon(rectangle(100, 5, 120, 25))  # a correction
     corrected = desk.client.labels(6)

@@ -178,7 +178,7 @@ def test_propagation_keeps_what_was_drawn(page: TestClient) -> None:
     with page.websocket_connect("ws://127.0.0.1:1/api/events", headers=ORIGIN) as socket:
         job = page.post("/api/propagate", json={"direction": "both", "scope": "all"}).json()["job"]
         assert (job["direction"], job["scope"], job["total"]) == ("both", "all", 2 + 10 + 3)
-        events = []
+        events: list[Any] = []
         while not events or events[-1].get("job", 0) is not None:
             events.append(socket.receive_json())
     assert events[-1]["error"] == ""

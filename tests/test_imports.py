@@ -70,7 +70,8 @@ def test_the_arrows_hold(path: Path) -> None:
 def test_the_top_level_is_as_designed() -> None:
     assert {*CORES, "inference_memory_bank", "train"} <= TOP
     assert sorted(MAINS) == [
-        "annotate", "eval_davis", "eval_davis_2016", "eval_generic", "eval_youtube", "hubconf", "train",
+        "annotate", "eval_davis", "eval_davis_2016", "eval_generic", "eval_youtube", "hubconf",
+        "train",
     ]  # fmt: skip
 
 

@@ -39,6 +39,10 @@ class Client:
         """Return the JSON answer to a POST request with JSON."""
         return json.loads(self._read(path, json.dumps(content).encode())[0])
 
+    def image(self, frame: int) -> bytes:
+        """Image of a frame, as a JPEG file."""
+        return self._read(f"/api/frames/{frame}/image")[0]
+
     def labels(self, frame: int) -> np.ndarray:
         """Label map of a frame, (H, W) uint8."""
         session = self.get("/api/session")
