@@ -96,7 +96,8 @@ def open_desk(browser: Browser, frames: Path, session: Path, weights: Path) -> I
         problems: list[str] = []
         page = AnnotatorPage(c, client.page_address, problems)
         yield Desk(client, c, page, problems)
-        page.page.screenshot(path=session.parent / "page.png")
+        if not page.page.is_closed():
+            page.page.screenshot(path=session.parent / "page.png")
         assert problems == []
 
 
