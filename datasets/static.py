@@ -47,11 +47,19 @@ _SPLINE_PROBABILITY = 1 / 3
 
 # Clips with two objects: probability of pasting the second one if the image has several objects.
 _PASTE_PROBABILITY = 1 / 2
+_TWIN_PROBABILITY = 1 / 3  # the pasted object is the clip's first one once more
 _PASTE_SCALE = (0.5, 1.0)  # of the pasted object's image
 # Largest distance of a pasted object from the centre, and standard deviation of its motion per
 # frame, in crop sizes.
 _PASTE_SHIFT, _PASTE_MOTION = 0.35, 0.1
 _MIN_OBJECT_AREA = 0.005  # smallest share of the first frame that each of two objects covers
+
+
+class _StillObject(NamedTuple):
+    """An object of an image."""
+
+    image_path: Path
+    mask: np.ndarray  # (H, W) uint8 in {0, 1}
 
 
 class _PastedObject(NamedTuple):
@@ -64,9 +72,9 @@ class _PastedObject(NamedTuple):
 class StaticClips(TrainingClips):
     """Clips of one or two objects, made from images with masks.
 
-    The second object is another object of the image, or an object of another image that is pasted
-    in front and moves by itself. A clip has one object if either would cover less than 0.5 % of the
-    first frame.
+    The second object is another object of the image, or it is pasted in front and moves by itself:
+    an object of another image, or a twin of the first object, which looks like it. A clip has one
+    object if either would cover less than 0.5 % of the first frame.
 
     Args:
         pairs: (image, mask) paths, see `mix_static`.
@@ -122,19 +130,26 @@ class StaticClips(TrainingClips):
         name = f"{image_path.parent.name}/{image_path.stem}"
         num_objects = 1
         if self.num_objects == 2:
-            images, labels, num_objects = self._add_object(rng, images, labels)
+            twin = _StillObject(image_path, (mask == 1).astype(np.uint8))
+            images, labels, num_objects = self._add_object(rng, images, labels, twin)
         most = self.num_objects
         return make_sample(rng, images, labels, num_objects, most, name, self.perturbation)
 
     def _add_object(
-        self, rng: np.random.Generator, images: list[np.ndarray], labels: list[np.ndarray]
+        self,
+        rng: np.random.Generator,
+        images: list[np.ndarray],
+        labels: list[np.ndarray],
+        first: _StillObject,
     ) -> tuple[list[np.ndarray], list[np.ndarray], int]:
         """Return the frames, their labels and the number of objects, with a second object.
 
-        An object is pasted if no frame shows the second object of the image.
+        An object is pasted if no frame shows the second object of the image: a twin of `first`, or
+        an object of a random image.
         """
         if all(frame.max() < 2 for frame in labels):
-            pasted = self._draw_pasted(rng)
+            is_twin = rng.random() < _TWIN_PROBABILITY
+            pasted = self._paste_frames(rng, first if is_twin else self._draw_still(rng))
             pairs = zip(pasted.masks, labels, strict=True)
             covered = [np.where(front > 0, np.uint8(2), behind) for front, behind in pairs]
             if _shows_both(covered[0]):
@@ -144,11 +159,16 @@ class StaticClips(TrainingClips):
         larger = 1 + int((labels[0] == 2).sum() > (labels[0] == 1).sum())
         return images, [(frame == larger).astype(np.uint8) for frame in labels], 1
 
-    def _draw_pasted(self, rng: np.random.Generator) -> _PastedObject:
-        """Draw an object of a random image, with its own colours, place and motion."""
+    def _draw_still(self, rng: np.random.Generator) -> _StillObject:
+        """Draw an object of a random image."""
         image_path, mask_path = self.pairs[int(rng.integers(len(self.pairs)))]
-        size, side = image_size(image_path), self.crop_size
-        mask = draw_object(rng, read_training_mask(mask_path, size))
+        labels = read_training_mask(mask_path, image_size(image_path))
+        return _StillObject(image_path, draw_object(rng, labels))
+
+    def _paste_frames(self, rng: np.random.Generator, still: _StillObject) -> _PastedObject:
+        """Draw the colours, the place and the motion of a pasted object."""
+        image_path, mask = still
+        size, side = mask.shape, self.crop_size
         y, x = (float(places.mean()) for places in np.nonzero(mask))
         start, motion = rng.uniform(-_PASTE_SHIFT, _PASTE_SHIFT, 2), rng.normal(0, _PASTE_MOTION, 2)
         scale = rng.uniform(*_PASTE_SCALE) * side / min(size)

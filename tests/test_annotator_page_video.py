@@ -19,6 +19,8 @@ if missing_software():
     pytest.skip(f"No browser: {missing_software()}", allow_module_level=True)
 
 
+from playwright.sync_api import Route
+
 import eval_generic
 from annotator import routes_session
 from tests import annotator_desk
@@ -46,9 +48,8 @@ def test_propagate_correct_and_propagate_again(desk: Desk) -> None:
     page = desk.page
     page.draw_polygon(outline(true_mask(0)))
     drawn = desk.client.labels(0)
-    page.press("t")
-    page.wait("annotator.timings.propagate.length === 1", 60)
-    page.wait_propagated()
+    page.propagate("t")
+    page.wait("annotator.timings.propagate.length === 1")
     last = NUM_FRAMES - 1
     assert rows(desk) == {"1": [[0, 0, "drawn"], [1, last, "propagated"]]}
     assert page.state(last, 1) == "propagated"
@@ -63,9 +64,7 @@ def test_propagate_correct_and_propagate_again(desk: Desk) -> None:
     page.wait_saved()
     accepted = desk.client.labels(8)
     before = [desk.client.revision(frame) for frame in range(NUM_FRAMES)]
-    page.press("Shift+Y")
-    page.wait("annotator.session.job !== null")
-    page.wait_propagated()
+    page.propagate("Shift+Y")
     for frame, labels in ((0, drawn), (6, corrected), (8, accepted)):
         np.testing.assert_array_equal(desk.client.labels(frame), labels)
     after = [desk.client.revision(frame) for frame in range(NUM_FRAMES)]
@@ -90,10 +89,27 @@ def test_a_stopped_propagation_keeps_its_masks(desk: Desk) -> None:
     runs = rows(desk)["1"]
     assert runs[0] == [0, 0, "drawn"]
     assert runs[1][0] == 1
+    page.wait(f"annotator.session.state({runs[1][1]}, 1) === 'propagated'")  # the last event
     assert [page.state(frame, 1) for frame in range(runs[1][1] + 1)] == [
         "drawn", *["propagated"] * runs[1][1],
     ]  # fmt: skip
     assert page.page.get_by_role("button", name="Propagate forwards", exact=True).is_enabled()
+
+
+def test_a_late_answer_does_not_revive_an_ended_propagation(desk: Desk) -> None:
+    page = desk.page
+    page.draw_polygon(outline(true_mask(0)))
+    held: list[Route] = []
+    page.page.route("**/api/propagate", lambda route: held.append(route))
+    page.press("t")
+    while not held:
+        page.page.wait_for_timeout(10)
+    answer = held[0].fetch()
+    page.wait(f"annotator.session.state({NUM_FRAMES - 1}, 1) === 'propagated'", 60)
+    page.wait_propagated()
+    held[0].fulfill(response=answer)
+    page.page.wait_for_timeout(200)
+    assert page.value("annotator.session.job") is None
 
 
 class Suggested(NamedTuple):
@@ -121,9 +137,7 @@ def test_suggestions_lead_to_their_frames(desk: Desk, monkeypatch: pytest.Monkey
     page.wait("annotator.frame === 7")
     monkeypatch.undo()
     page.draw_polygon(rectangle(10, 10, 40, 40))
-    page.press("Shift+Y")
-    page.wait("annotator.session.job !== null")
-    page.wait_propagated()
+    page.propagate("Shift+Y")
     page.wait('document.querySelector("#suggestions-text").textContent !== "Looking for frames…"')
     num_shown = page.page.locator("#suggestions li").count()
     assert num_shown == len(desk.client.get("/api/suggestions?num=5")["suggestions"])
@@ -137,9 +151,7 @@ def test_export_goes_through_eval_generic_again(
     page.press("d")
     page.wait("annotator.session.current === 2")
     page.draw_polygon(outline(true_mask(0, 2)))
-    page.press("t")
-    page.wait("annotator.session.hasState('propagated')", 60)
-    page.wait_propagated()
+    page.propagate("t")
     page.go_to(3)
     page.press("o")  # absent
     page.wait_saved()
@@ -190,9 +202,7 @@ def test_keyboard_only(desk: Desk, tmp_path: Path) -> None:
     page.wait("annotator.session.current === 3")
     page.press("r")
     page.wait("annotator.toolbox.active.preview !== null")
-    page.press("Escape", "g", "Shift+G", "t")
-    page.wait("annotator.session.hasState('propagated')", 60)
-    page.wait_propagated()
+    page.propagate("Escape", "g", "Shift+G", "t")
     page.press("End")
     page.wait(f"annotator.frame === {NUM_FRAMES - 1}")
     page.press("a")

@@ -81,6 +81,7 @@ def test_no_option_is_dead(owner: type) -> None:
     # Handed on by name: to losses, and to the policies.
     if owner is TrainSettings:
         used |= {name for method in METHODS.values() for name in method.loss_settings}
+        used.add("save_dir")  # read by `run_folder` of parse_settings.py
     else:
         used |= {name for names in POLICY_OPTIONS.values() for name in names}
         used |= {"dataset", "memory", "no_top"}  # read by `of_method`, which is tested below

@@ -10,6 +10,8 @@ export class Propagation extends EventTarget {
     super();
     this.app = app;
     this.hadJob = false;
+    /** Newest job that the page has seen. */
+    this.lastId = 0;
     this.since = 0;
     app.session.addEventListener("job", () => this.update());
     app.session.addEventListener("states", () => this.updateButtons());
@@ -43,7 +45,8 @@ export class Propagation extends EventTarget {
     }
     await queue.idle();
     const answer = await edits.attempt(postJson("/api/propagate", { direction, frame, scope }));
-    if (answer) session.setJob(answer.job, "");
+    // After the first event of this job, the answer is older than what the page shows.
+    if (answer && answer.job.id !== this.lastId) session.setJob(answer.job, "");
   }
 
   /** Stop; finished frames keep their masks. */
@@ -73,6 +76,7 @@ export class Propagation extends EventTarget {
     const { job } = session;
     $("#job").hidden = !job;
     if (job) {
+      this.lastId = job.id;
       $("#job-bar").max = Math.max(1, job.total);
       $("#job-bar").value = job.done;
       $("#job-text").textContent = describe(job);

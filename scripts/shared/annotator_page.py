@@ -105,6 +105,13 @@ class AnnotatorPage:
         """Wait until no propagation runs."""
         self.wait("annotator.session.job === null", seconds)
 
+    def propagate(self, *keys: str, seconds: float = 60) -> None:
+        """Press keys of which the last one starts a propagation, and wait until it has ended."""
+        last = self.value("annotator.propagation.lastId")
+        self.press(*keys)
+        ended = f"annotator.propagation.lastId > {last} && annotator.session.job === null"
+        self.wait(ended, seconds)
+
     def labels(self) -> np.ndarray:
         """Label map on the screen, (H, W) uint8."""
         height, width = self.value("[annotator.session.height, annotator.session.width]")
