@@ -9,13 +9,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from datasets.davis import davis_2017
 from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
 from scripts import compare, export_weights, plot_log
 from scripts.benchmarks import bench_inference
-from scripts.experiments import directions, precisions, quality_gating, train_methods
+from scripts.experiments import (
+    directions,
+    held_out,
+    precisions,
+    quality_gating,
+    train_methods,
+    training_data,
+)
+from util.masks import DAVIS_PALETTE, read_mask, write_mask
 from util.parse_settings import parse_train
 
 
@@ -143,3 +153,64 @@ def test_processes_of_train_methods_share_the_clips(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         plan_experiment("--processes", "3")
     assert "--processes must divide 4" in capsys.readouterr().err
+
+
+def test_commands_of_training_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command parses; the runs differ in their data alone."""
+    for folder in ("static/A", "held_out/2017"):
+        (tmp_path / folder).mkdir(parents=True)
+    flags = "--load_network W.pth --davis_root D --iterations 100 --first_set".split()
+    roots = ["--static_root", tmp_path / "static", "--held_out", tmp_path / "held_out"]
+    argv = [*flags, "A", *map(str, roots), "--output", str(tmp_path / "out")]
+    arguments = training_data.parse(argv)
+    *trainings, comparison = training_data.plan(arguments)
+    runs = [parse_train(command[6:])[0] for command in trainings]
+    assert [run.id for run in runs] == ["first_set", "photographs", "two_objects", "videos"]
+    assert [run.static_objects for run in runs] == [1, 1, 2, 1]
+    assert [run.static_share for run in runs] == [0, 0, 0, 0.5]
+    assert {(run.iterations, run.crop_size, run.load_network) for run in runs} == {
+        (100, 192, "W.pth")
+    }
+    assert compare.parse(comparison[1:]).names == ["start", *(run.id for run in runs)]
+    training_data.link_first_set(arguments)
+    assert [*Path(runs[0].static_root).iterdir()] == [tmp_path / "out/first_set/A"]
+    with pytest.raises(SystemExit):
+        training_data.parse([*argv, "--first_set", "B"])
+    assert f"{tmp_path}/static/B does not exist" in capsys.readouterr().err
+
+
+def test_held_out_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held_out, "NUM_FRAMES", 4)
+    root = tmp_path / "davis"
+    names = [*held_out.HELD_OUT, "bear"]
+    base = root / "2017/trainval"
+    for t in range(24):
+        mask = np.zeros((240, 432), np.uint8)
+        mask[80:160, 150:250] = 1
+        for name in names:
+            for kind in ("JPEGImages", "Annotations"):
+                (base / kind / "480p" / name).mkdir(parents=True, exist_ok=True)
+            frame = np.full((240, 432, 3), t, np.uint8)
+            Image.fromarray(frame).save(base / "JPEGImages/480p" / name / f"{t:05d}.jpg")
+            write_mask(base / "Annotations/480p" / name / f"{t:05d}.png", mask, DAVIS_PALETTE)
+    lists = base / "ImageSets/2017"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("\n".join(names))
+    output = tmp_path / "held_out"
+    argv = ["--davis_root", str(root), "--output", str(output)]
+    assert held_out.main(argv) == 0
+    assert held_out.main(argv) == 0, "a second run replaces the first one's files"
+    assert (output / "train.txt").read_text() == "bear\n"
+    videos = davis_2017(output / "2017")
+    assert [video.name for video in videos[:4]] == [*held_out.HELD_OUT]
+    assert [len(video) for video in videos] == [24] * 4 + [4] * 3
+    pair = output / "2017/trainval/Annotations/480p/two-car-car"
+    first = read_mask(pair / "00003.png").labels
+    assert first.shape == (240, 432)
+    assert {*np.unique(first)} == {0, 1, 2}
+
+    (lists / "train.txt").write_text("bear")
+    assert held_out.main(argv) == 2
+    assert "car-turn, kite-walk, horsejump-low, dance-jump are not among" in capsys.readouterr().err

@@ -170,7 +170,7 @@ def _correct(
         # A suggestion with label 0 concerns all objects.
         labels = [label] if label else [*range(1, len(clip.labels) + 1)]
         outlines = [_draw(page, client, clip, frame, label, arguments.points) for label in labels]
-        seconds = page.propagate(arguments.timeout)
+        seconds = page.fill_gaps(arguments.timeout)
         scores = score(client, clip)
         print(
             f"{clip.name}, {len(steps)} corrections, frame {frame}: J&F "

@@ -76,7 +76,7 @@ class RobotPage(AnnotatorPage):
             if self.value("annotator.toolbox.active.isBusy"):
                 raise ValueError(f"The page did not take the outline: {self.messages()}")
 
-    def propagate(self, seconds: float) -> float:
+    def fill_gaps(self, seconds: float) -> float:
         """Propagate into all gaps; return how many seconds it took.
 
         Raises:

@@ -16,21 +16,18 @@ Every command is printed before it runs. The same command resumes an interrupted
 from __future__ import annotations
 
 import argparse
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from scripts.shared.commands import ROOT, run_commands, train_command
 from scripts.shared.paths import output_folder
 from util.command_line import script_parser
 from util.plugins import add_plugin_option
 from util.presets import METHOD_PRESETS, STAGE_PRESETS
-from util.signals import INTERRUPTED
 
-ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = str(ROOT / "scripts") + "/"
 CLIPS = 4  # per update
 # Options of train.py that replace the published ones.
@@ -96,18 +93,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all commands; return the exit status: that of the first command that fails, or 0."""
-    arguments = parse(argv)
-    try:
-        for command in plan(arguments):
-            print(f"\n$ {shlex.join(command)}", flush=True)
-            status = subprocess.run([sys.executable, *command]).returncode
-            if status:
-                print("The experiment ends with this error: run it again to resume.")
-                return status
-    except KeyboardInterrupt:
-        print("\nInterrupted: run the same command again to resume.", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return run_commands(plan(parse(argv)))
 
 
 def plan(arguments: argparse.Namespace) -> Iterator[list[str]]:
@@ -152,7 +138,6 @@ def plan(arguments: argparse.Namespace) -> Iterator[list[str]]:
 
 def plan_training(arguments: argparse.Namespace, method: str, saves: Path) -> Iterator[list[str]]:
     """Yield the commands that train one method in stage 0 and stage 3."""
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node".split()
     roots = ["--davis_root", arguments.davis_root, "--yv_root", arguments.yv_root]
     if arguments.davis_subset:
         roots += ["--davis_subset", arguments.davis_subset]
@@ -162,13 +147,12 @@ def plan_training(arguments: argparse.Namespace, method: str, saves: Path) -> It
     }
     for stage, start in starts.items():
         first = num_updates(arguments, method, "0")
-        command = [
-            *launcher, str(arguments.processes), str(ROOT / "train.py"),
-            "--id", f"{method}_s{stage}", "--method", method, "--stage", stage,
+        command = train_command(
+            arguments.processes, "--id", f"{method}_s{stage}", "--method", method, "--stage", stage,
             "--size", arguments.size, "--static_root", arguments.static_root,
             *(text.format(first) for text in start),
             "--save_dir", str(saves), "--load_model", "auto", "--device", arguments.device,
-        ]  # fmt: skip
+        )  # fmt: skip
         if not arguments.published:
             command += schedule(num_updates(arguments, method, stage), stage)
             command += ["--batch_size", str(CLIPS // arguments.processes)]
