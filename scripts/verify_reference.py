@@ -1,6 +1,6 @@
 """Compare probabilities of this code with those of the published code.
 
-    python scripts/verify_reference.py DIR [--tolerance 1e-4]
+    python scripts/verify_reference.py [DIR] [--device cuda] [--tolerance 1e-4]
 
 DIR contains *.npz files: `prob` (O+1, T, h, w), every `stride`-th pixel of the padded
 probabilities, and `config`, a JSON text. The folder above DIR contains
@@ -23,11 +23,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from util.command_line import script_parser
 
+_FILES = Path(__file__).resolve().parents[1] / "tests/reference/inference"
+
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = script_parser(__doc__)
-    parser.add_argument("dir", type=Path, help="folder of *.npz files")
+    parser.add_argument(
+        "dir",
+        type=Path,
+        nargs="?",
+        default=_FILES,
+        help="folder of *.npz files (default: tests/reference/inference)",
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 or mps (default: cpu)")
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -50,6 +59,7 @@ from model.checkpoint import convert_published
 from model.methods import build_network
 from model.network import Network
 from model.reference import fill_weights, reference_clip, reference_masks
+from util.devices import pick_device, tune
 from util.hyper_para import EvalSettings
 from util.padding import pad, padding_of
 from util.parse_settings import of_method
@@ -67,6 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    try:
+        device = pick_device(arguments.device)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    tune(device, exact=True)
     networks: dict[str, Network] = {}
     num_failed = 0
     for path in files:
@@ -76,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 expected = torch.from_numpy(content["prob"])
             system = config["system"]
             if system not in networks:
-                networks[system] = reference_network(arguments.dir.parent, system)
+                networks[system] = reference_network(arguments.dir.parent, system, device)
             difference = compare(networks[system], config, expected)
         except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             print(f"error: {path} cannot be compared: {error}", file=sys.stderr)
@@ -88,19 +104,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if num_failed else 0
 
 
-def reference_network(folder: Path, system: str) -> Network:
+def reference_network(folder: Path, system: str, device: str | torch.device = "cpu") -> Network:
     """Build the network of a published system with reproducible weights, for inference.
 
     Args:
         folder: contains `<system>_state_dict.json`.
         system: name of the method.
+        device: device of the network.
     """
     shapes = json.loads((folder / f"{system}_state_dict.json").read_text())["eval"]
     filled = fill_weights(shapes, _GAINS.get(system, 1.5))
     spec, weights = convert_published(filled, f"{system}_state_dict.json")
     network = build_network(spec)
     network.load_state_dict(dict(weights))
-    return network.for_inference(torch.device("cpu"), torch.float32)
+    return network.for_inference(torch.device(device), torch.float32)
 
 
 def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) -> float:
@@ -119,8 +136,9 @@ def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) ->
     """
     height, width, num_frames = config["height"], config["width"], config["num_frames"]
     settings, stride = config["settings"], config["stride"]
-    frames = reference_clip(num_frames, height, width, config["seed"])
-    masks = reference_masks(num_frames, config["num_objects"], height, width)
+    device = next(network.parameters()).device
+    frames = reference_clip(num_frames, height, width, config["seed"]).to(device)
+    masks = reference_masks(num_frames, config["num_objects"], height, width).to(device)
     starts = dict.fromkeys(range(1, config["num_objects"] + 1), 0)
     if config["core"] == "youtube":
         starts[config["late_object"]] = config["late_frame"]
@@ -142,7 +160,7 @@ def compare(network: Network, config: dict[str, Any], expected: torch.Tensor) ->
     for t in range(num_frames):
         new = {o: masks[o - 1, t] for o, start in starts.items() if start == t}
         prob = core.step(frames[t], new or None, is_last=t == num_frames - 1)
-        sampled = pad(prob, padding)[:, ::stride, ::stride]  # (O+1, h, w)
+        sampled = pad(prob.cpu(), padding)[:, ::stride, ::stride]  # (O+1, h, w)
         channels = [0, *core.labels]  # channels of `expected` in the order of `prob`
         assert len(channels) == sampled.shape[0]
         largest.append((sampled - expected[channels, t])[:, is_inside].abs().max())

@@ -26,6 +26,11 @@ NUM_FRAMES = 11  # minimum of the YouTube layout
 HEIGHT, WIDTH = 48, 68  # not square; the width is no multiple of 16, so it is padded
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--device: where test_reference_training.py trains."""
+    parser.addoption("--device", default="cpu", help="device of test_reference_training.py")
+
+
 @pytest.fixture(scope="session")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two videos (images) per split in every layout; tests copy what they modify."""

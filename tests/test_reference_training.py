@@ -16,12 +16,21 @@ from model.losses import HardExampleSchedule
 from model.methods import METHODS, build_network
 from model.network import Network
 from model.reference import fill_weights, reference_clip, reference_masks
+from util.devices import pick_device, tune
 
 HERE = Path(__file__).parent / "reference"
 SCHEDULE = HardExampleSchedule(start_warm=20000, end_warm=70000)
 GAINS = {"imsfr": 1.2}
 # The perturbed first mask of RDE's reference is the true one, shifted by this number of pixels.
 SHIFT = 3
+
+
+@pytest.fixture
+def device(pytestconfig: pytest.Config) -> torch.device:
+    """Device of `pytest --device`."""
+    chosen = pick_device(pytestconfig.getoption("--device"))
+    tune(chosen, exact=True)
+    return chosen
 
 
 def published_network(method: str, variant: str) -> Network:
@@ -69,13 +78,15 @@ def published_gradients(network: Network, method: str, variant: str) -> dict[str
 @pytest.mark.parametrize("iteration", [0, 45000, 80000])
 @pytest.mark.parametrize("variant", ["single", "multi"])
 @pytest.mark.parametrize("method", [m for m in METHODS if (HERE / f"training_{m}.json").exists()])
-def test_one_step_equals_the_published_trainer(method: str, variant: str, iteration: int) -> None:
+def test_one_step_equals_the_published_trainer(
+    method: str, variant: str, iteration: int, device: torch.device
+) -> None:
     expected = json.loads((HERE / f"training_{method}.json").read_text())[
         f"{variant}_it{iteration}"
     ]
     size = 384 if method == "qdmn" else 128
     num_frames = 5 if (method, variant) == ("rde", "multi") else 3
-    network = published_network(method, f"train_{variant}_object")
+    network = published_network(method, f"train_{variant}_object").to(device)
     images = torch.stack([reference_clip(num_frames, size, size, seed=b) for b in (0, 1)])
     masks = reference_masks(num_frames, 2, size, size)  # (O, T, H, W)
     both, first = masks[0] + 2 * masks[1], masks[0]
@@ -83,7 +94,7 @@ def test_one_step_equals_the_published_trainer(method: str, variant: str, iterat
         labels, num_objects, slots = torch.stack([first, first]), torch.tensor([1, 1]), 1
     else:
         labels, num_objects, slots = torch.stack([both, first]), torch.tensor([2, 1]), 2
-    labels = labels.long()  # (B, T, H, W)
+    images, labels, num_objects = (x.to(device) for x in (images, labels.long(), num_objects))
     true_masks = torch.stack([labels[:, 0] == o for o in range(1, slots + 1)], 1).float()
     is_perturbed = method == "rde"
     first_masks = true_masks.roll(SHIFT, -1) if is_perturbed else true_masks

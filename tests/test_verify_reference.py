@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def short(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file with the first two frames, and one network for all folders."""
     build = functools.partial(verify_reference.reference_network, HERE)
-    monkeypatch.setattr(verify_reference, "reference_network", lambda _, system: build(system))
+    monkeypatch.setattr(verify_reference, "reference_network", lambda _, *rest: build(*rest))
     rewrite(folder / "short.npz")
     return folder / "short.npz"
 
