@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from model.checkpoint import save_network
 from model.methods import build_network
 from model.network import NetworkSpec
 from scripts import make_synthetic
+from util import devices
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # With several threads per worker, workers and their child processes run many times slower.
@@ -24,6 +25,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 NUM_FRAMES = 11  # minimum of the YouTube layout
 HEIGHT, WIDTH = 48, 68  # not square; the width is no multiple of 16, so it is padded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _release_freed_memory() -> Iterator[None]:
+    """Return freed memory to the system: eval scripts that tests call would keep it for good."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "_keep_freed_memory", lambda: None)
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
