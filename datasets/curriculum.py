@@ -121,8 +121,9 @@ def stage_clips(settings: TrainSettings, data: StageData, clips_per_update: int)
     num_epochs = math.ceil(settings.iterations * clips_per_update / (num_videos + num_static))
     jumps = JumpSchedule(settings.jumps, settings.jump_fractions, num_epochs)
     clips = VideoClips(
-        data.videos, jumps, settings.crop_size, settings.num_frames, settings.seed, perturbation
-    )
+        data.videos, jumps, settings.crop_size, settings.num_frames, settings.seed, perturbation,
+        settings.paste_share,
+    )  # fmt: skip
     if num_static == 0:
         return clips
     # Clips of videos have up to two objects. Static clips must have as many, to fit into a batch.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from datasets.clips import (
@@ -18,6 +17,13 @@ from datasets.clips import (
     make_sample,
     mean_colour,
     read_reduced,
+)
+from datasets.pasting import (
+    TWIN_PROBABILITY,
+    PastedObject,
+    draw_pasted_geometries,
+    paste,
+    shows_both,
 )
 from datasets.transforms import (
     Jitter,
@@ -47,12 +53,6 @@ _SPLINE_PROBABILITY = 1 / 3
 
 # Clips with two objects: probability of pasting the second one if the image has several objects.
 _PASTE_PROBABILITY = 1 / 2
-_TWIN_PROBABILITY = 1 / 3  # the pasted object is the clip's first one once more
-_PASTE_SCALE = (0.5, 1.0)  # of the pasted object's image
-# Largest distance of a pasted object from the centre, and standard deviation of its motion per
-# frame, in crop sizes.
-_PASTE_SHIFT, _PASTE_MOTION = 0.35, 0.1
-_MIN_OBJECT_AREA = 0.005  # smallest share of the first frame that each of two objects covers
 
 
 class _StillObject(NamedTuple):
@@ -60,13 +60,6 @@ class _StillObject(NamedTuple):
 
     image_path: Path
     mask: np.ndarray  # (H, W) uint8 in {0, 1}
-
-
-class _PastedObject(NamedTuple):
-    """An object of another image in the frames of a clip."""
-
-    images: list[np.ndarray]  # T of (S, S, 3) uint8
-    masks: list[np.ndarray]  # T of (S, S) uint8 in {0, 1}
 
 
 class StaticClips(TrainingClips):
@@ -148,13 +141,12 @@ class StaticClips(TrainingClips):
         an object of a random image.
         """
         if all(frame.max() < 2 for frame in labels):
-            is_twin = rng.random() < _TWIN_PROBABILITY
-            pasted = self._paste_frames(rng, first if is_twin else self._draw_still(rng))
-            pairs = zip(pasted.masks, labels, strict=True)
-            covered = [np.where(front > 0, np.uint8(2), behind) for front, behind in pairs]
-            if _shows_both(covered[0]):
-                return [*map(_paste, images, pasted.images, pasted.masks)], covered, 2
-        if _shows_both(labels[0]):
+            is_twin = rng.random() < TWIN_PROBABILITY
+            pasted = self._draw_pasted(rng, first if is_twin else self._draw_still(rng))
+            both = paste(images, labels, pasted)
+            if both is not None:
+                return *both, 2
+        if shows_both(labels[0]):
             return images, labels, 2
         larger = 1 + int((labels[0] == 2).sum() > (labels[0] == 1).sum())
         return images, [(frame == larger).astype(np.uint8) for frame in labels], 1
@@ -165,24 +157,15 @@ class StaticClips(TrainingClips):
         labels = read_training_mask(mask_path, image_size(image_path))
         return _StillObject(image_path, draw_object(rng, labels))
 
-    def _paste_frames(self, rng: np.random.Generator, still: _StillObject) -> _PastedObject:
-        """Draw the colours, the place and the motion of a pasted object."""
+    def _draw_pasted(self, rng: np.random.Generator, still: _StillObject) -> PastedObject:
+        """Draw the colours, the place and the motion of an object to paste."""
         image_path, mask = still
-        size, side = mask.shape, self.crop_size
-        y, x = (float(places.mean()) for places in np.nonzero(mask))
-        start, motion = rng.uniform(-_PASTE_SHIFT, _PASTE_SHIFT, 2), rng.normal(0, _PASTE_MOTION, 2)
-        scale = rng.uniform(*_PASTE_SCALE) * side / min(size)
-        shared = scaling(scale, scale) @ translation(-x, -y)  # the object's centre is the origin
-        if rng.random() < 0.5:
-            shared = np.diag([-1.0, 1, 1]) @ shared
-        geometries = []
-        for t in range(self.num_frames):
-            own = _draw_frame_affine(rng, 1, 1)
-            place = (side - 1) / 2 + side * (start + t * motion)
-            geometries.append(Geometry(translation(*place) @ own @ shared))
+        size, side = (mask.shape[0], mask.shape[1]), self.crop_size
+        own = [_draw_affine(rng, 1, 1) for _ in range(self.num_frames)]
+        geometries = draw_pasted_geometries(rng, mask, side, own)
         masks = [geometry.warp_labels(mask, side) for geometry in geometries]
         image, geometries = read_reduced(image_path, size, geometries)
-        return _PastedObject(self._draw_frames(rng, image, geometries), masks)
+        return PastedObject(self._draw_frames(rng, image, geometries), masks)
 
     def _draw_frames(
         self, rng: np.random.Generator, image: np.ndarray, geometries: Sequence[Geometry]
@@ -210,7 +193,7 @@ class StaticClips(TrainingClips):
             shared = flip(width) @ shared
         geometries = []
         for _ in range(self.num_frames):
-            own = _draw_frame_affine(rng, width, height)
+            own = _draw_affine(rng, width, height)
             matrix = self._draw_crop(rng, height, width) @ own @ shared
             displacement = None
             if rng.random() < _SPLINE_PROBABILITY:
@@ -230,7 +213,7 @@ class StaticClips(TrainingClips):
         return translation(-x, -y) @ scaling(scale, scale)
 
 
-def _draw_frame_affine(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
+def _draw_affine(rng: np.random.Generator, width: float, height: float) -> np.ndarray:
     """Draw the rotation, scale and shear of one frame, about the centre of an image."""
     return affine(
         width,
@@ -239,17 +222,6 @@ def _draw_frame_affine(rng: np.random.Generator, width: int, height: int) -> np.
         scale=rng.uniform(0.9, 1.1),
         shear=rng.uniform(-10, 10),
     )
-
-
-def _shows_both(labels: np.ndarray) -> bool:
-    """Return True if objects 1 and 2 both cover enough of a frame."""
-    return all((labels == label).mean() >= _MIN_OBJECT_AREA for label in (1, 2))
-
-
-def _paste(image: np.ndarray, front: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Paste `front` (S, S, 3) into `image` at `mask` (S, S); edges are blended over one pixel."""
-    soft = cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0)[..., None]
-    return np.round(image + soft * (front.astype(np.float32) - image)).astype(np.uint8)
 
 
 def read_training_mask(path: Path, size: tuple[int, int]) -> np.ndarray:

@@ -21,6 +21,7 @@ from datasets.clips import (
     mean_colour,
     read_reduced,
 )
+from datasets.pasting import TWIN_PROBABILITY, PastedObject, draw_pasted_geometries, paste
 from datasets.transforms import (
     Jitter,
     affine,
@@ -89,6 +90,9 @@ class JumpSchedule:
 class VideoClips(TrainingClips):
     """Clips with one or two objects, drawn from annotated videos.
 
+    Clips of one object may get a second one from another video, or the first one once more from
+    other frames of its video, see datasets/pasting.py.
+
     Args:
         sets: data sets of the mixture.
         jumps: schedule of the distances between frames.
@@ -96,6 +100,7 @@ class VideoClips(TrainingClips):
         num_frames: T, frames per clip.
         seed: seed of all draws.
         perturbation: range of the target IoU of the perturbed first masks; None disables it.
+        paste_share: share of the clips of one object that get a second one (published: 0).
     """
 
     def __init__(
@@ -106,8 +111,10 @@ class VideoClips(TrainingClips):
         num_frames: int = 3,
         seed: int = 0,
         perturbation: Perturbation = None,
+        paste_share: float = 0,
     ) -> None:
         self.perturbation = perturbation
+        self.paste_share = paste_share
         self.sets = sets
         self.jumps = jumps
         self.crop_size = crop_size
@@ -126,22 +133,15 @@ class VideoClips(TrainingClips):
         videos = self.sets[set_index]
         start = self._ends[set_index] - len(videos.videos) * videos.repeats
         video = videos.videos[(index - start) % len(videos.videos)]
-        names = video.names
         schedule = replace(self.jumps, jumps=videos.jumps) if videos.jumps else self.jumps
         jump = max(schedule.at(epoch) // videos.jump_divisor, 1)
         for _ in range(MAX_TRIES):
-            drawn = [names[i] for i in draw_frames(rng, len(names), jump, self.num_frames)]
-            masks = {name: read_labels(video.mask_path(name)) for name in {*drawn}}
-            size = masks[drawn[0]].shape
-            if len({mask.shape for mask in masks.values()}) > 1:
-                raise ValueError(
-                    f"The masks in {video.masks} have different sizes: save them at the size of "
-                    "their frames."
-                )
+            drawn, masks = self._draw_masks(rng, video, jump)
+            size = masks[0].shape
             geometries = self._draw_geometries(rng, size[0], size[1], videos.min_crop_area)
             warped = [
-                geometry.warp_labels(masks[name], self.crop_size)
-                for geometry, name in zip(geometries, drawn, strict=True)
+                geometry.warp_labels(mask, self.crop_size)
+                for geometry, mask in zip(geometries, masks, strict=True)
             ]
             objects = labels_of(warped[0])
             if len(objects) > _MAX_LABELS:
@@ -159,7 +159,48 @@ class VideoClips(TrainingClips):
         images = self._read_images(rng, video, drawn, size, geometries)
         labels = [remap[mask] for mask in warped]
         num_objects, name = max(len(chosen), 1), f"{videos.name}/{video.name}"
+        if len(chosen) == 1 and self.paste_share and rng.random() < self.paste_share:
+            is_twin = rng.random() < TWIN_PROBABILITY
+            front = video if is_twin else videos.videos[int(rng.integers(len(videos.videos)))]
+            pasted = self._draw_pasted(rng, front, jump)
+            both = paste(images, labels, pasted) if pasted is not None else None
+            if both is not None:
+                images, labels = both
+                num_objects = 2
         return make_sample(rng, images, labels, num_objects, MAX_OBJECTS, name, self.perturbation)
+
+    def _draw_masks(
+        self, rng: np.random.Generator, video: TrainingVideo, jump: int
+    ) -> tuple[list[str], list[np.ndarray]]:
+        """Draw T frames of a video; return their names and labels (H, W) uint8."""
+        names = video.names
+        drawn = [names[i] for i in draw_frames(rng, len(names), jump, self.num_frames)]
+        masks = {name: read_labels(video.mask_path(name)) for name in {*drawn}}
+        if len({mask.shape for mask in masks.values()}) > 1:
+            raise ValueError(
+                f"The masks in {video.masks} have different sizes: save them at the size of "
+                "their frames."
+            )
+        return drawn, [masks[name] for name in drawn]
+
+    def _draw_pasted(
+        self, rng: np.random.Generator, video: TrainingVideo, jump: int
+    ) -> PastedObject | None:
+        """Draw an object of a video to paste; None if the first drawn frame shows no object."""
+        drawn, masks = self._draw_masks(rng, video, jump)
+        objects = labels_of(masks[0])
+        if not objects:
+            return None
+        chosen = int(rng.choice(objects))
+        masks = [(mask == chosen).astype(np.uint8) for mask in masks]
+        own = [_draw_affine(rng, 1) for _ in masks]
+        geometries = draw_pasted_geometries(rng, masks[0], self.crop_size, own)
+        size = (masks[0].shape[0], masks[0].shape[1])
+        warped = [
+            geometry.warp_labels(mask, self.crop_size)
+            for geometry, mask in zip(geometries, masks, strict=True)
+        ]
+        return PastedObject(self._read_images(rng, video, drawn, size, geometries), warped)
 
     def _draw_geometries(
         self, rng: np.random.Generator, height: int, width: int, min_area: float
@@ -175,8 +216,7 @@ class VideoClips(TrainingClips):
             shared = shared @ flip(width)
         geometries = []
         for _ in range(self.num_frames):
-            own = affine(side, side, degrees=rng.uniform(-15, 15), shear=rng.uniform(-10, 10))
-            geometries.append(Geometry(own @ shared))
+            geometries.append(Geometry(_draw_affine(rng, side) @ shared))
         return geometries
 
     def _read_images(
@@ -206,6 +246,11 @@ class VideoClips(TrainingClips):
             frame = geometry.warp_image(image, self.crop_size)
             images.append(apply_colour(frame, compose_colour(shared, own)))
         return images
+
+
+def _draw_affine(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Draw the rotation and shear of one frame, about the centre of a square."""
+    return affine(side, side, degrees=rng.uniform(-15, 15), shear=rng.uniform(-10, 10))
 
 
 def draw_frames(rng: np.random.Generator, length: int, jump: int, num_frames: int = 3) -> list[int]:

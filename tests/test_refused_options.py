@@ -134,6 +134,8 @@ def test_flags_of_other_stages_are_refused(capsys: pytest.CaptureFixture[str]) -
         ("--id a --seed -1", "--seed must be from 0 to 2^63 - 1"),
         ("--id a --static_objects 3", "--static_objects must be 1 or 2"),
         ("--id a --stage 3 --static_objects 2", "--static_objects"),
+        ("--id a --stage 3 --paste_share 1.5", "--paste_share must be from 0 to 1"),
+        ("--id a --paste_share 0.5", "--paste_share"),
         ("--id a --stage 3 --static_share 1", "--static_share must be from 0 to below 1"),
         ("--id a --frozen_layers 4", "--frozen_layers must be from 0"),
         ("--id a --stage 3 --davis_root none --yv_root none", "leave no data: give one of the"),

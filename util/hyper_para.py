@@ -66,7 +66,7 @@ class TrainSettings:
     static_objects: int = _data(
         1,
         "largest number of objects of a static clip, 1 or 2: the second is another object of the "
-        "image, or an object of another image pasted in front of the first",
+        "image, or an object that is pasted in front of the first",
         only=("0",),
     )
     static_share: float = _data(
@@ -74,6 +74,12 @@ class TrainSettings:
         "share of static clips, with up to two objects, among the clips of an epoch, from 0 to "
         "below 1",
         only=("2", "3"),
+    )
+    paste_share: float = _data(
+        0.0,
+        "share of the clips of videos with one object that get a second object, pasted in front "
+        "of the first, from 0 to 1",
+        only=("1", "2", "3"),
     )
     bl_root: str = _data("data/BL30K", "folder of BL30K", only=("1",))
     davis_root: str = _data(
