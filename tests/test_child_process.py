@@ -82,19 +82,40 @@ def test_errors_of_the_code_are_raised() -> None:
         print_result(fail)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_child_ends_with_its_parent(child: Path, tmp_path: Path, number: int) -> None:
+ONE_CHILD = """
+from util.child_process import run_script
+run_script({child}, ["sleep", {path}])
+"""
+COMMANDS = """
+from scripts.shared import commands
+commands._PATIENCE = 0.1
+sys.exit(commands.run_commands([[{child}, "sleep", {path}]] * 2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "status"),
+    [
+        (ONE_CHILD, signal.SIGINT, -signal.SIGINT),
+        (ONE_CHILD, signal.SIGTERM, 143),
+        (COMMANDS, signal.SIGINT, 130),
+        (COMMANDS, signal.SIGTERM, 143),
+    ],
+)
+def test_the_child_ends_with_its_parent(
+    child: Path, tmp_path: Path, code: str, number: int, status: int
+) -> None:
     path = tmp_path / "pid"
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-    code += "from util.child_process import run_script\n"
-    code += f"run_script({str(child)!r}, ['sleep', {str(path)!r}])\n"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + code.format(
+        child=repr(str(child)), path=repr(str(path))
+    )
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
         while not (path.exists() and path.read_text()) and time.monotonic() < deadline:
             time.sleep(0.02)
         parent.send_signal(number)
-        assert parent.wait(30) == (143 if number == signal.SIGTERM else -signal.SIGINT)
+        assert parent.wait(30) == status
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)
     finally:

@@ -7,6 +7,7 @@ tracebacks, goes to the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -51,17 +52,10 @@ def run_script(script: Path | str, arguments: Sequence[str]) -> Any:
     Raises:
         ChildFailed: the child ended with an error, was ended by a signal, or printed no result.
     """
-    command = [sys.executable, str(script), *arguments]
-    with _raise_on_sigterm():
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            output = process.communicate()[0]
-        except BaseException:
-            _end(process)
-            raise
+    process = run_to_end([sys.executable, str(script), *arguments], subprocess.PIPE)
     if process.returncode < 0:
         raise ChildFailed(_describe_signal(-process.returncode), 128 - process.returncode)
-    answer = _parse_last_line(output)
+    answer = _parse_last_line(process.stdout)
     if "error" in answer:
         raise ChildFailed(answer["error"], process.returncode or 1)
     if process.returncode or "result" not in answer:
@@ -69,6 +63,33 @@ def run_script(script: Path | str, arguments: Sequence[str]) -> Any:
         message += ": see above." if process.returncode else " but printed no result."
         raise ChildFailed(message, process.returncode or 1)
     return answer["result"]
+
+
+def run_to_end(
+    command: Sequence[str], stdout: int | None = None, patience: float = 0
+) -> subprocess.CompletedProcess[str]:
+    """Run a command. At SIGINT or SIGTERM, it is ended before the exception is raised.
+
+    Args:
+        command: program and arguments.
+        stdout: as in `subprocess.Popen`.
+        patience: seconds that the command gets to end by itself after SIGINT, which a terminal
+            sends to it too.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: this process got SIGINT or SIGTERM.
+    """
+    with _raise_on_sigterm():
+        process = subprocess.Popen(command, stdout=stdout, text=True)
+        try:
+            output = process.communicate()[0]
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                    process.wait(patience)
+            _end(process)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output)
 
 
 def print_result(compute: Callable[[], Any]) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from util.child_process import run_to_end
 from util.signals import INTERRUPTED
 
 ROOT = Path(__file__).resolve().parents[2]
+_PATIENCE = 30.0  # seconds for a training to save its state after Ctrl-C
 
 
 def run_commands(commands: Iterable[list[str]]) -> int:
@@ -22,7 +23,7 @@ def run_commands(commands: Iterable[list[str]]) -> int:
     try:
         for command in commands:
             print(f"\n$ {shlex.join(command)}", flush=True)
-            status = subprocess.run([sys.executable, *command]).returncode
+            status = run_to_end([sys.executable, *command], patience=_PATIENCE).returncode
             if status:
                 print("The experiment ends with this error: run it again to resume.")
                 return status
