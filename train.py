@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     recipe = parse_train(argv)
     try:
         ranks = join_ranks(recipe[0].device)
-        stages = find_data(recipe)
+        stages = find_data(recipe, ranks.is_main)
         is_restart = was_restarted()  # by torchrun --max-restarts
         with StopRequest() as stop:
             for settings, data in zip(recipe, stages, strict=True):

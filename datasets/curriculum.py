@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -39,22 +40,22 @@ def _find_static(settings: TrainSettings) -> StaticPairs:
     return find_static_pairs(Path(settings.static_root))
 
 
-def _find_bl30k(settings: TrainSettings) -> VideoSet:
-    videos = find_bl30k(Path(settings.bl_root))
+def _find_bl30k(settings: TrainSettings, shows_progress: bool) -> VideoSet:
+    videos = find_bl30k(Path(settings.bl_root), shows_progress)
     return VideoSet("BL30K", videos, min_crop_area=_BL30K_MIN_CROP_AREA, skips_small_objects=True)
 
 
-def _find_davis(settings: TrainSettings) -> VideoSet:
+def _find_davis(settings: TrainSettings, shows_progress: bool) -> VideoSet:
     videos = find_davis(Path(settings.davis_root), settings.davis_subset)
     return VideoSet("DAVIS", videos, _DAVIS_REPEATS, settings.davis_jumps)
 
 
-def _find_youtube(settings: TrainSettings) -> VideoSet:
-    videos = find_youtube(Path(settings.yv_root), settings.yv_subset)
+def _find_youtube(settings: TrainSettings, shows_progress: bool) -> VideoSet:
+    videos = find_youtube(Path(settings.yv_root), settings.yv_subset, shows_progress)
     return VideoSet("YouTube", videos, jump_divisor=_YOUTUBE_STEP)
 
 
-_Finder = Callable[[TrainSettings], VideoSet]
+_Finder = Callable[[TrainSettings, bool], VideoSet]
 
 _VIDEO_STAGES: dict[str, list[_Finder]] = {
     "0": [],
@@ -64,10 +65,14 @@ _VIDEO_STAGES: dict[str, list[_Finder]] = {
 }
 
 
-def find_data(recipe: Sequence[TrainSettings]) -> list[StageData]:
+def find_data(recipe: Sequence[TrainSettings], shows_progress: bool = False) -> list[StageData]:
     """Find the training data of every stage of a recipe.
 
     Data sets whose folder is `LEFT_OUT` are skipped.
+
+    Args:
+        recipe: settings of all stages.
+        shows_progress: draw a progress bar for data sets with many videos.
 
     Raises:
         ValueError: data is missing; the message lists the problems of all stages.
@@ -75,22 +80,27 @@ def find_data(recipe: Sequence[TrainSettings]) -> list[StageData]:
     stages: list[StageData] = []
     problems: list[str] = []
 
-    def collect(find: Callable[[TrainSettings], _Found], settings: TrainSettings) -> list[_Found]:
+    def collect(stage: str, find: Callable[[], _Found]) -> list[_Found]:
         try:
-            return [find(settings)]
+            return [find()]
         except (ValueError, FileNotFoundError) as error:
-            problems.append(f"Stage {settings.stage}: {error}")
+            problems.append(f"Stage {stage}: {error}")
             return []
 
     for settings in recipe:
         needs_static = settings.stage == "0" or settings.static_share > 0
-        static = collect(_find_static, settings) if needs_static else []
+        stage = settings.stage
+        static = collect(stage, partial(_find_static, settings)) if needs_static else []
         roots: dict[_Finder, str] = {
             _find_davis: settings.davis_root,
             _find_youtube: settings.yv_root,
         }
         finders = [find for find in _VIDEO_STAGES[settings.stage] if roots.get(find) != LEFT_OUT]
-        videos = [found for find in finders for found in collect(find, settings)]
+        videos = [
+            found
+            for find in finders
+            for found in collect(stage, partial(find, settings, shows_progress))
+        ]
         stages.append(StageData(static[0] if static else {}, videos))
     if problems:
         raise ValueError("\n".join(problems))

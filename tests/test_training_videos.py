@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets import training_videos, transforms
+from datasets import training_videos, transforms, video_list
 from datasets.clips import ClipSample
 from datasets.training_videos import (
     JumpSchedule,
@@ -335,3 +335,25 @@ def test_invalid_videos_are_rejected(synthetic: Path, tmp_path: Path) -> None:
     (root / "Annotations" / "two").mkdir()
     with pytest.raises(ValueError, match=r"video two has no folder .*JPEGImages"):
         find_bl30k(root)
+
+
+def test_many_videos_show_progress(
+    synthetic: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(video_list, "_BATCH", 1)
+    expected = find_bl30k(synthetic / "BL30K")
+    assert capsys.readouterr().err == ""
+    assert find_bl30k(synthetic / "BL30K", shows_progress=True) == expected
+    assert f"finding {len(expected)} videos: 100% |" in capsys.readouterr().err
+
+
+def test_frames_are_in_natural_order(tmp_path: Path) -> None:
+    for names in (["2", "10", "1"], ["00003", "00001", "00002"], ["a2", "a10", "a1"]):
+        root = tmp_path / names[0]
+        for kind, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".png")):
+            folder = root / kind / "a"
+            folder.mkdir(parents=True)
+            for name in (*names, ".hidden"):
+                (folder / f"{name}{suffix}").touch()
+        (video,) = find_bl30k(root)
+        assert video.names == sorted(names, key=lambda name: int(name.strip("a")))
