@@ -169,6 +169,23 @@ def test_scissors_follow_edges(desk: Desk) -> None:
     assert iou(labels == 1, truth) > 0.85
 
 
+def test_scissors_close_on_their_own_frame(desk: Desk) -> None:
+    page = desk.page
+    page.press("s")
+    page.click((20, 20), (60, 20), (60, 60))
+    page.page.route("**/scissors", lambda route: None)  # the closing line has no answer in time
+    page.press("Enter", "ArrowRight")
+    page.wait('document.querySelector("#messages").innerText.includes("was not closed")')
+    assert desk.client.revision(0) == desk.client.revision(1) == 0
+    page.go_to(0)
+    page.press("Enter")
+    page.wait("annotator.toolbox.active.isBusy === false")
+    page.wait_saved()
+    assert desk.client.labels(0)[25, 50] == 1
+    assert page.value('document.querySelector("#accept-preview").disabled'), "nothing to accept"
+    assert page.value('document.querySelector("#drop-preview").disabled'), "nothing to drop"
+
+
 def test_undo_and_redo_across_frames(desk: Desk) -> None:
     page = desk.page
     page.draw_polygon(rectangle(10, 10, 30, 30))
