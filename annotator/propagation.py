@@ -67,7 +67,7 @@ class Propagator:
         self.job: Job | None = None
 
     def warm_up(self) -> threading.Thread:
-        """Load the weights and segment black frames in a thread, so that propagations start at once.
+        """Load the weights and segment black frames in a thread, so that propagations start soon.
 
         The first frames of a process are slower: libraries allocate memory and choose algorithms.
         """

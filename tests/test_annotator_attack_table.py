@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import io
@@ -60,10 +61,9 @@ class Victim:
             given["Transfer-Encoding"] = "chunked"
         for name, value in given.items():
             connection.putheader(name, value)
-        try:
+        # The server may answer before it has the whole body.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.endheaders(body, encode_chunked="Transfer-Encoding" in given)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the server answered before the body was there
         reply = connection.getresponse()
         text = reply.read().decode("utf-8", "replace")
         connection.close()

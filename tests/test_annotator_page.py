@@ -95,6 +95,25 @@ def test_lasso_zoom_and_pan(desk: Desk) -> None:
     assert page.value("annotator.view.isFitted") is True
 
 
+def test_the_picture_is_brightened_and_masks_are_not(desk: Desk) -> None:
+    page = desk.page
+    page.draw_polygon(rectangle(10, 10, 40, 40))
+
+    def pixels(x: int, y: int) -> np.ndarray:
+        page.wait("!annotator.view.isScheduled")
+        place = f"...annotator.view.toScreen({x}.5, {y}.5).map((v) => v * annotator.view.ratio)"
+        data = f"annotator.view.context.getImageData({place}, 1, 1).data"
+        return np.array(page.value(f"Array.from({data})"))[:3]
+
+    plain = pixels(70, 70)
+    assert plain.any()
+    saved = desk.client.labels(0)
+    for times in (2, 4, 8, 1):
+        page.press("q")
+        assert np.abs(pixels(70, 70) - np.minimum(times * plain, 255)).max() <= times
+    np.testing.assert_array_equal(page.labels(), saved)
+
+
 def preview(page: AnnotatorPage) -> np.ndarray:
     """Preview of the active tool as a mask (H, W) bool."""
     page.wait("annotator.toolbox.active.preview !== null")
