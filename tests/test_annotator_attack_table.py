@@ -124,9 +124,9 @@ def full_disk(victim: Victim) -> Answer:
 UP = "../../etc/passwd"
 OBJECT, OPERATION = "/api/objects/1", "/api/frames/0/operation"
 ATTACKS: dict[str, Callable[..., Answer]] = {
-    "foreign `Host`": lambda v: v.send("/api/session", Host="evil.example"),
-    "foreign `Origin`, POST": lambda v: v.send("/api/undo", b"", Origin="http://evil.example"),
-    "foreign `Origin`, WebSocket": lambda v: v.send(
+    "foreign Host": lambda v: v.send("/api/session", Host="evil.example"),
+    "foreign Origin, POST": lambda v: v.send("/api/undo", b"", Origin="http://evil.example"),
+    "foreign Origin, WebSocket": lambda v: v.send(
         "/api/events", **{**HANDSHAKE, "Origin": "http://evil.example"}
     ),
     "no token": lambda v: v.send("/api/session", Cookie=""),
