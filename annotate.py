@@ -13,6 +13,7 @@ from annotator.options import AnnotateOptions, parse
 
 if __name__ == "__main__":  # --help and wrong options are answered before torch is imported
     parse()
+    print("Loading PyTorch and the video…", flush=True)
 
 from annotator.clip import Clip
 from annotator.demo_clip import DemoClip

@@ -16,8 +16,9 @@ from util.plugins import load_plugins
 # Options of the eval scripts that annotate.py has, beside all of the groups memory and machine.
 _SHARED = ("model", "size", "plugin")
 _GROUPS = ("memory", "machine")
-# Defaults that differ from those of the eval scripts: answers within a second or so.
-_PRESETS = {"model": "saves/stcn_small.pth", "size": 480, "amp": True}
+# Defaults that differ from those of the eval scripts, for answers within a second or so. A batch of
+# images would delay the first mask by its encoding.
+_PRESETS = {"model": "saves/stcn_small.pth", "size": 480, "amp": True, "encode_batch": 1}
 
 
 @dataclass(frozen=True)

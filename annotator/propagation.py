@@ -20,6 +20,7 @@ from annotator.store import FrameState, Store
 from inference.clip_session import ClipSession
 from inference.frame_results import FrameResult
 from inference.predictor import Predictor
+from inference.tracker import Tracker
 
 # Announces {"type": ..., ...} to the pages; called from any thread.
 Announce = Callable[[dict[str, Any]], None]
@@ -65,14 +66,23 @@ class Propagator:
         self._number = 0
         self.job: Job | None = None
 
-    def warm_up(self) -> None:
-        """Load the weights in a thread, so that the first propagation starts at once."""
+    def warm_up(self) -> threading.Thread:
+        """Load the weights and segment black frames in a thread, so that propagations start soon.
 
-        def load() -> None:
+        The first frames of a process are slower: libraries allocate memory and choose algorithms.
+        """
+
+        def run() -> None:
             with contextlib.suppress(Exception):  # the first propagation raises it again
-                self.predictor()
+                tracker = Tracker(self.predictor())
+                black = np.zeros((*self._clip.size, 3), np.uint8)
+                for mask in (np.ones(self._clip.size, np.uint8), None):
+                    if self.job is None and not self._stop.is_set():
+                        tracker.segment(black, mask)
 
-        threading.Thread(target=load, name="load", daemon=True).start()
+        thread = threading.Thread(target=run, name="load", daemon=True)
+        thread.start()
+        return thread
 
     def predictor(self) -> Predictor:
         """Return the predictor; load it first if needed."""

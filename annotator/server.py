@@ -88,7 +88,7 @@ def _explain(_: Request, error: Exception) -> Response:
     for kind, code in ((ConflictError, 409), (FullDiskError, 507), (TooLargeError, 413)):
         if isinstance(error, kind):
             status = code
-    return JSONResponse({"error": str(error)}, status)
+    return JSONResponse({"error": str(error).removesuffix(".") + "."}, status)
 
 
 def _explain_status(_: Request, error: Exception) -> Response:

@@ -108,7 +108,15 @@ def serving(frames: Path, session: Path, weights: Path) -> Iterator[Client]:
     store = Store(session, len(clip), clip.size, clip.path)
     settings = EvalSettings(model=str(weights), device="cpu", size=0)
     model = {"name": weights.name, "method": "stcn", "device": "cpu"}
-    workspace = Workspace(clip, store, lambda: Predictor(settings), session, model)
+    with serving_workspace(
+        Workspace(clip, store, lambda: Predictor(settings), session, model)
+    ) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def serving_workspace(workspace: Workspace) -> Iterator[Client]:
+    """Serve a workspace in a thread, and close it at the end."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -95,6 +95,25 @@ def test_lasso_zoom_and_pan(desk: Desk) -> None:
     assert page.value("annotator.view.isFitted") is True
 
 
+def test_the_picture_is_brightened_and_masks_are_not(desk: Desk) -> None:
+    page = desk.page
+    page.draw_polygon(rectangle(10, 10, 40, 40))
+
+    def pixels(x: int, y: int) -> np.ndarray:
+        page.wait("!annotator.view.isScheduled")
+        place = f"...annotator.view.toScreen({x}.5, {y}.5).map((v) => v * annotator.view.ratio)"
+        data = f"annotator.view.context.getImageData({place}, 1, 1).data"
+        return np.array(page.value(f"Array.from({data})"))[:3]
+
+    plain = pixels(70, 70)
+    assert plain.any()
+    saved = desk.client.labels(0)
+    for times in (2, 4, 8, 1):
+        page.press("q")
+        assert np.abs(pixels(70, 70) - np.minimum(times * plain, 255)).max() <= times
+    np.testing.assert_array_equal(page.labels(), saved)
+
+
 def preview(page: AnnotatorPage) -> np.ndarray:
     """Preview of the active tool as a mask (H, W) bool."""
     page.wait("annotator.toolbox.active.preview !== null")
@@ -167,6 +186,23 @@ def test_scissors_follow_edges(desk: Desk) -> None:
     labels = desk.client.labels(0)
     np.testing.assert_array_equal(page.labels(), labels)
     assert iou(labels == 1, truth) > 0.85
+
+
+def test_scissors_close_on_their_own_frame(desk: Desk) -> None:
+    page = desk.page
+    page.press("s")
+    page.click((20, 20), (60, 20), (60, 60))
+    page.page.route("**/scissors", lambda route: None)  # the closing line has no answer in time
+    page.press("Enter", "ArrowRight")
+    page.wait('document.querySelector("#messages").innerText.includes("was not closed")')
+    assert desk.client.revision(0) == desk.client.revision(1) == 0
+    page.go_to(0)
+    page.press("Enter")
+    page.wait("annotator.toolbox.active.isBusy === false")
+    page.wait_saved()
+    assert desk.client.labels(0)[25, 50] == 1
+    assert page.value('document.querySelector("#accept-preview").disabled'), "nothing to accept"
+    assert page.value('document.querySelector("#drop-preview").disabled'), "nothing to drop"
 
 
 def test_undo_and_redo_across_frames(desk: Desk) -> None:

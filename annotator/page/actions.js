@@ -112,6 +112,7 @@ export function allActions(app) {
     sight("zoom-in", "Zoom in", "+|=", () => view.zoom(1.25), true),
     sight("zoom-out", "Zoom out", "-|_", () => view.zoom(0.8), true),
     sight("zoom-fit", "Fit the frame to the window", "0", () => view.fit()),
+    sight("brighten", "Brighten the picture 2, 4 or 8 times, or not", "Q", () => view.brighten()),
     sight("masks", "Show or hide all masks", "V", () => app.toggleMasks()),
     sight("timeline-in", "Zoom into the timeline", "Alt++|Alt+=", () => app.timeline.zoom(0.6), true),
     sight("timeline-out", "Zoom out of the timeline", "Alt+-", () => app.timeline.zoom(1.6), true),

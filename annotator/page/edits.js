@@ -275,7 +275,8 @@ export class Edits {
   /** Queue a request that changes pixels on the server only; it is not repeated after a failure. */
   queueStep(frame, run) {
     const refused = async (error) => {
-      this.app.status.say(error.message, error.status === 409 ? "warning" : "error");
+      const doubt = error.status === 0 ? " If the change does not appear, repeat it." : "";
+      this.app.status.say(error.message + doubt, error.status === 409 ? "warning" : "error");
       if (error.status === 409 && frame !== null) await this.attempt(this.refresh(frame));
     };
     this.app.queue.push({ frame, run, refused, isKept: false });

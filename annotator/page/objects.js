@@ -113,7 +113,8 @@ export class ObjectsPanel {
       title: `Choose ${name}${key}. Double click to rename.`,
       onclick: () => session.choose(label),
       ondblclick: () => this.rename(object),
-    }, element("span", { class: "digit" }, index < 9 ? String(index + 1) : ""), name);
+    }, element("span", { class: "digit" }, index < 9 ? String(index + 1) : ""),
+    element("span", { class: "name" }, name));
     const chip = element("span", { class: `chip ${state}`, title: STATE_TITLES[state] }, state);
     const button = (iconName, text, run) => {
       const made = iconButton(iconName, text, text, (event) => {

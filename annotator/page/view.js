@@ -8,6 +8,9 @@ const MAX_SCALE = 64;
 /** From this scale on, pixels are shown as squares. */
 const CRISP_SCALE = 3;
 
+/** Largest brightness of the picture. */
+const MAX_BRIGHTNESS = 8;
+
 const BACKGROUND = "#101216";
 
 /** The view. Positions on the screen are in CSS pixels from the canvas's top left corner. */
@@ -23,6 +26,8 @@ export class View extends EventTarget {
     this.context = picture.getContext("2d", { alpha: false });
     this.overlayContext = overlay.getContext("2d");
     this.image = null;
+    /** How many times brighter than the frame the picture is. */
+    this.brightness = 1;
     this.tint = null;
     this.scale = 1;
     this.x = 0;
@@ -102,6 +107,12 @@ export class View extends EventTarget {
     this.y += dy;
     this.isFitted = false;
     this.moved();
+  }
+
+  /** Show the picture twice as bright, or as it is after the largest brightness. */
+  brighten() {
+    this.brightness = this.brightness < MAX_BRIGHTNESS ? 2 * this.brightness : 1;
+    this.invalidate(null);
   }
 
   /** Keep a part of the frame in sight and redraw. */
@@ -205,6 +216,9 @@ export class View extends EventTarget {
       context.setTransform(scale, 0, 0, scale, this.x * ratio, this.y * ratio);
       context.imageSmoothingEnabled = scale < CRISP_SCALE;
       context.drawImage(this.image, 0, 0);
+      context.globalCompositeOperation = "lighter"; // adds colours
+      for (let times = 1; times < this.brightness; times++) context.drawImage(this.image, 0, 0);
+      context.globalCompositeOperation = "source-over";
       if (this.tint) this.tint.draw(context, box && expand(box, 1));
     }
     context.restore();

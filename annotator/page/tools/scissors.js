@@ -118,16 +118,23 @@ export class Scissors {
   /** Close the shape and paint it. */
   async accept(event) {
     if (this.anchors.length < 2) return;
-    const { session, edits, toolbox, view } = this.app;
+    const { session, seeker, edits, toolbox, status } = this.app;
     const isCut = toolbox.mode === 1 || event.altKey;
     const anchors = [...this.anchors];
-    const first = anchors[0].point;
+    const { wanted: frame } = seeker;
+    const { current: label } = session;
     const slow = new Promise((resolve) => setTimeout(() => resolve(null), PATIENCE));
-    const closing = await Promise.race([this.ask(this.last.point, first), slow]);
+    const closing = await Promise.race([this.ask(this.last.point, anchors[0].point), slow]);
+    if (this.last !== anchors[anchors.length - 1]) return; // dropped, closed, or continued meanwhile
+    if (seeker.wanted !== frame || session.current !== label) {
+      const what = `The shape was not closed, as you left frame ${frame} or its object too early.`;
+      status.say(`${what} Go back and press Enter again.`, "warning");
+      return;
+    }
     const points = [...anchors.flatMap((anchor) => anchor.path), ...(closing || [])];
     const shape = fillPolygon(points, session.width, session.height);
     if (!shape || edits.apply("polygon", shape, isCut ? "cut" : "add")) this.clear();
-    view.invalidateOverlay();
+    toolbox.update();
   }
 
   drop() {
