@@ -338,13 +338,13 @@ def test_invalid_videos_are_rejected(synthetic: Path, tmp_path: Path) -> None:
 
 
 def test_many_videos_show_progress(
-    synthetic: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    synthetic: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(video_list, "_BATCH", 1)
     expected = find_bl30k(synthetic / "BL30K")
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
     assert find_bl30k(synthetic / "BL30K", shows_progress=True) == expected
-    assert f"finding {len(expected)} videos: 100% |" in capsys.readouterr().err
+    assert f"finding {len(expected)} videos: 100% |" in capfd.readouterr().err
 
 
 def test_frames_are_in_natural_order(tmp_path: Path) -> None:
