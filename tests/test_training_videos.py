@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import progressbar
 import pytest
 import torch
 from PIL import Image
@@ -337,14 +338,22 @@ def test_invalid_videos_are_rejected(synthetic: Path, tmp_path: Path) -> None:
         find_bl30k(root)
 
 
-def test_many_videos_show_progress(
-    synthetic: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_many_videos_show_progress(synthetic: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[progressbar.ProgressBar] = []
+    open_bar = video_list._open_bar
+
+    def record(num_videos: int, is_shown: bool) -> progressbar.ProgressBar:
+        bars.append(open_bar(num_videos, is_shown))
+        return bars[-1]
+
+    monkeypatch.setattr(video_list, "_open_bar", record)
+    expected = find_bl30k(synthetic / "BL30K", shows_progress=True)
     monkeypatch.setattr(video_list, "_BATCH", 1)
-    expected = find_bl30k(synthetic / "BL30K")
-    assert capfd.readouterr().err == ""
+    assert find_bl30k(synthetic / "BL30K") == expected
     assert find_bl30k(synthetic / "BL30K", shows_progress=True) == expected
-    assert f"finding {len(expected)} videos: 100% |" in capfd.readouterr().err
+    kinds = [progressbar.NullBar, progressbar.NullBar, progressbar.ProgressBar]
+    assert [type(bar) for bar in bars] == kinds
+    assert bars[-1].value == len(expected)
 
 
 def test_frames_are_in_natural_order(tmp_path: Path) -> None:
