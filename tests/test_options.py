@@ -71,7 +71,7 @@ def test_help_shows_the_defaults_of_method_and_stage(
     text = " ".join(capsys.readouterr().out.split())
     for name, value in defaults.items():
         kind = r"(?:INT|FLOAT|\[N \.\.\.\])"
-        described = re.search(rf" --{name} {kind} .*?(?= --\w+ {kind}| [a-z]+: --|$)", text)
+        described = re.search(rf" --{name} {kind},? .*?(?= --\w+ {kind}| [a-z]+: --|$)", text)
         assert described is not None
         assert (f"(default: {value}" in described[0]) == bool(value), name
     method = argv[1] if argv[:1] == ["--method"] else ("rde" if argv else "stcn")
