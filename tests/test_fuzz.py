@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.davis import read_sequences
 from datasets.youtube import read_meta
+from evaluation.predictions import Convention, read_ground_truth, read_prediction
 from scripts.experiments import fuzz
 from util.images import read_image
 from util.masks import read_mask
@@ -101,6 +104,18 @@ def test_odd_meta_is_refused(tmp_path: Path, content: str, message: str) -> None
     path.write_text(content)
     with pytest.raises(ValueError, match=f"meta.json {message}"):
         read_meta(path)
+
+
+def test_scores_check_the_checksums_of_masks(tmp_path: Path) -> None:
+    path = tmp_path / "00000.png"
+    labels = np.random.default_rng(0).integers(0, 3, (40, 40), np.uint8)
+    Image.fromarray(labels).save(path, compress_level=0)
+    content = path.read_bytes()
+    at = len(content) // 2
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    for read in (read_prediction, read_ground_truth):
+        with pytest.raises(ValueError, match=r"The mask .*00000.png cannot be read"):
+            read(path, Convention.LABELS)
 
 
 def test_link_to_a_missing_file_is_named(tmp_path: Path) -> None:

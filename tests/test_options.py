@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_misspelt_preset_is_a_sentence(
 ) -> None:
     name, near = ("iteration", "iterations") if command == "train" else ("siz", "size")
     monkeypatch.setitem(getattr(presets, table), key, {name: 5})
-    parse = {
+    parse: dict[str, Callable[[], object]] = {
         "train": partial(parse_train, ["--id", "x", "--method", "qdmn", "--stage", "3"]),
         "davis": partial(parse_eval, "davis", ["--output", "x"]),
     }

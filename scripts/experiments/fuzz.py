@@ -127,9 +127,10 @@ class Fuzzer:
                 damage, damaged = damage_bytes(rng, content)
                 path.write_bytes(damaged)
                 expected = self._expected[target.kind]
-            # A list and meta.json name other files. Of two masks to compare, one is named.
+            # A list and meta.json name other files. Of two masks to compare, one is named. If a
+            # file is missing, a folder with too few files may be named.
             is_direct = path.suffix not in (".txt", ".json") and "scores" not in target.kind
-            named = path.parent if is_direct else self._root
+            named = path.parent if is_direct and share >= _REPLACED_SHARE else self._root
             return judge(target.kind, damage, target.read, str(named), expected, self._limit)
         finally:
             if path.is_dir() and not path.is_symlink():

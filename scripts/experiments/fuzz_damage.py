@@ -14,7 +14,22 @@ from PIL import Image, ImageFilter
 Rng = np.random.Generator
 _PAGE = b"<!DOCTYPE html><html><title>Quota exceeded</title></html>"
 # Values that replace one of a JSON file.
-_VALUES = (None, -1, 0, 1e300, True, "", "x", "../..", "a" * 300, "\0", [], [[]], {}, {"x": []})
+_VALUES: tuple[Any, ...] = (
+    None,
+    -1,
+    0,
+    1e300,
+    True,
+    "",
+    "x",
+    "../..",
+    "a" * 300,
+    "\0",
+    [],
+    [[]],
+    {},
+    {"x": []},
+)
 _LINES = ("", "..", "../../x", "/", "x" * 300, "a\0b", "\ufeffx", "# comment", "x y", "val-000/")
 
 
