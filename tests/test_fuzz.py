@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,14 +109,14 @@ def test_odd_meta_is_refused(tmp_path: Path, content: str, message: str) -> None
 
 def test_scores_check_the_checksums_of_masks(tmp_path: Path) -> None:
     path = tmp_path / "00000.png"
-    labels = np.random.default_rng(0).integers(0, 3, (40, 40), np.uint8)
-    Image.fromarray(labels).save(path, compress_level=0)
+    labels = np.random.default_rng(0).integers(0, 3, (12, 12), np.uint8)
+    Image.fromarray(labels).save(path)
     content = path.read_bytes()
-    at = len(content) // 2
-    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-    for read in (read_prediction, read_ground_truth):
-        with pytest.raises(ValueError, match=r"The mask .*00000.png cannot be read"):
-            read(path, Convention.LABELS)
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        for read in (read_prediction, read_ground_truth):
+            with contextlib.suppress(ValueError):
+                assert np.array_equal(read(path, Convention.LABELS), labels), at
 
 
 def test_link_to_a_missing_file_is_named(tmp_path: Path) -> None:
