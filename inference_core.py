@@ -35,7 +35,7 @@ class _Pending:
     image: torch.Tensor  # (1, 3, H, W), normalised and padded
     query: QueryFeatures
     prob: torch.Tensor  # (O, H, W)
-    is_annotation: bool
+    annotated: frozenset[int] = frozenset()  # labels of the annotated objects
 
 
 class InferenceCore:
@@ -242,7 +242,7 @@ class InferenceCore:
         prob = self._segment(query)  # (O+1, H, W)
         self._prior = self._make_prior(prob)
         if not is_last and self._needs_memory(self.frame_index):
-            self._memorise(_Pending(image, query, prob[1:], is_annotation=False))
+            self._memorise(_Pending(image, query, prob[1:]))
         return unpad(prob, padding)
 
     def _annotate(
@@ -254,7 +254,7 @@ class InferenceCore:
         prob = torch.softmax(aggregate(self._merge(query, padded)), 0)  # (O, H, W) -> (O+1, H, W)
         self._prior = self._make_prior(prob)
         if not is_last:
-            self._memorise(_Pending(image, query, prob[1:], is_annotation=True))
+            self._memorise(_Pending(image, query, prob[1:], frozenset(masks)))
         return unpad(prob, padding)
 
     def _encode_query(
@@ -311,14 +311,24 @@ class InferenceCore:
             self._write(frame, None)
 
     def _write(self, frame: _Pending, next_image: torch.Tensor | None) -> None:
-        """Encode a frame with all objects, and store each group's part in its bank."""
+        """Encode a frame with all objects, and store each group's part in its bank.
+
+        All banks store each annotated frame, as published. It is an annotation for the groups with
+        an annotated object, and a prediction for the others.
+        """
         index = self.frame_index - (next_image is not None)
         entry = self._encode(frame, next_image)
         if entry.quality is not None:
             self.quality = dict(zip(self.labels, entry.quality[0].tolist(), strict=True))
         for group in self._groups:
             members = slice(group.first, group.first + group.num_objects)
-            self.policy.write(group.bank, entry.select_objects(members), index, frame.is_annotation)
+            self.policy.write(
+                group.bank,
+                entry.select_objects(members),
+                index,
+                is_annotation=not frame.annotated.isdisjoint(self.labels[members]),
+                must_store=bool(frame.annotated),
+            )
 
     def _encode(self, frame: _Pending, next_image: torch.Tensor | None) -> MemoryEntry:
         masks = frame.prob[None].to(frame.image.dtype)  # (1, O, H, W)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import torch
 from model.features import MemoryEntry, MemoryView, Rows
 from model.memory_bank import MemoryBank, Slot
 from util.presets import POLICY_OPTIONS
-from util.registration import check_options, memory_options
+from util.registration import check_options, check_parameters, memory_options
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class MemoryPolicy:
         entry: MemoryEntry,
         frame_index: int,
         is_annotation: bool = False,
+        must_store: bool = False,
     ) -> None:
         """Store, replace, compress or ignore a memory frame.
 
@@ -67,7 +67,8 @@ class MemoryPolicy:
             bank: the bank to change.
             entry: the encoded frame.
             frame_index: index of the frame in the video.
-            is_annotation: the frame is annotated, so it must be stored.
+            is_annotation: an object of this bank is annotated.
+            must_store: an object of this or another bank is annotated, so the frame must be stored.
         """
         raise NotImplementedError
 
@@ -118,9 +119,10 @@ class EveryN(MemoryPolicy):
         entry: MemoryEntry,
         frame_index: int,
         is_annotation: bool = False,
+        must_store: bool = False,
     ) -> None:
         """See MemoryPolicy."""
-        if is_annotation or self._is_due(bank, frame_index):
+        if is_annotation or must_store or self._is_due(bank, frame_index):
             self._evict(bank)
             bank.append(entry, frame_index, is_annotation=is_annotation)
         elif self.include_last:
@@ -228,11 +230,12 @@ class QualityGated(MemoryPolicy):
         entry: MemoryEntry,
         frame_index: int,
         is_annotation: bool = False,
+        must_store: bool = False,
     ) -> None:
         """See MemoryPolicy."""
         quality = self._measure(bank, entry, is_annotation)
         is_good = quality > self.quality_threshold
-        if is_annotation or (is_good and self._is_due(bank, frame_index)):
+        if is_annotation or must_store or (is_good and self._is_due(bank, frame_index)):
             self._evict(bank)
             bank.append(entry, frame_index, is_annotation=is_annotation, quality=quality)
         else:
@@ -313,10 +316,11 @@ class SamCompression(MemoryPolicy):
         entry: MemoryEntry,
         frame_index: int,
         is_annotation: bool = False,
+        must_store: bool = False,
     ) -> None:
         """See MemoryPolicy."""
         is_first = not bank.slots
-        if not (is_annotation or self.needs(bank, frame_index)):
+        if not (is_annotation or must_store or self.needs(bank, frame_index)):
             return
         if self.mode == "stm":
             self._evict(bank)
@@ -378,14 +382,14 @@ def register_policy(name: str, policy: type[MemoryPolicy], options: Sequence[str
             such as mem_every.
 
     Raises:
-        ValueError: there is a policy of this name, or an option or parameter is unknown.
+        ValueError: there is a policy of this name, an option or parameter is unknown, or its method
+            `write` lacks a parameter.
     """
     if name in POLICIES:
         raise ValueError(f"There already is a memory policy {name!r}: choose another name.")
     owner = f"The memory policy {name!r}"
     check_options(owner, options, memory_options())
-    absent = [option for option in options if option not in inspect.signature(policy).parameters]
-    if absent:
-        raise ValueError(f"{owner} has no parameter {', '.join(absent)}: add it to its class.")
+    check_parameters(f"{owner} has", policy, options)
+    check_parameters(f"{owner} has a method write with", policy.write, ["must_store"])
     POLICIES[name] = policy
     POLICY_OPTIONS[name] = tuple(options)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from datasets.video import Video, check_numbering, load_videos, masks_by_frame
+from util.files import is_name
 from util.images import list_frames, list_images
 
 SPLITS = ("train", "val", "test-dev")
@@ -95,14 +96,25 @@ def read_sequences(list_path: Path) -> list[str]:
 
     Raises:
         FileNotFoundError: the list does not exist.
-        ValueError: the list is empty.
+        ValueError: the list is empty, or is no list of names.
     """
     if not list_path.is_file():
         raise FileNotFoundError(
             f"the list of sequences {list_path} does not exist: copy it from ImageSets of the "
             "DAVIS 2017 download"
         )
-    sequences = [*dict.fromkeys(list_path.read_text().split())]
+    try:
+        sequences = [*dict.fromkeys(list_path.read_text(encoding="utf-8-sig").split())]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"the list of sequences {list_path} is not a text file in UTF-8: download it again"
+        ) from error
+    wrong = [name for name in sequences if not is_name(name)]
+    if wrong:
+        raise ValueError(
+            f"the list of sequences {list_path} contains {wrong[0][:80]!r}, which is not the name "
+            "of a folder: write one name on each line"
+        )
     if not sequences:
         raise ValueError(f"the list of sequences {list_path} is empty: download it again")
     return sequences

@@ -85,7 +85,9 @@ def davis_jobs(request: Request) -> list[Job]:
 
 
 def youtube_jobs(request: Request) -> list[Job]:
-    """YouTube-VOS: train_480p, valid (masks of first appearances, meta.json), and all frames.
+    """YouTube-VOS: train_480p, valid (masks of first appearances), all frames, and meta.json.
+
+    Unlike the public sets, the folder of all frames also has their ground truth.
 
     Raises:
         ValueError: there are too few frames.
@@ -97,12 +99,16 @@ def youtube_jobs(request: Request) -> list[Job]:
         )
     jobs: list[Job] = []
     train = request.folder / "train_480p"
+    train_meta: _Meta = {}
     for index in range(request.num_videos):
         images, masks = (
             train / kind / f"train{index:05d}" for kind in ("JPEGImages", "Annotations")
         )
         clip = partial(request.clip, 0, index)
         jobs.append(partial(_write_video, clip, images, masks, step=YOUTUBE_STEP))
+        first_frames = dict.fromkeys(range(1, request.num_objects + 1), 0)
+        train_meta[images.name] = _describe_objects(request, first_frames)
+    jobs.append(partial(_write_meta, train / "meta.json", train_meta))
     meta: _Meta = {}
     for index in range(request.num_videos):
         jobs.append(partial(_write_youtube_valid, request, index, meta))
@@ -196,11 +202,12 @@ def _write_youtube_valid(request: Request, index: int, meta: _Meta) -> None:
     late = 1 - index % 2
     clip = request.clip(1, index, num_objects=max(request.num_objects, 1 + late), late=late)
     valid = request.folder / "valid"
-    all_frames = request.folder / "all_frames" / "valid_all_frames" / "JPEGImages" / video
+    all_frames = request.folder / "all_frames" / "valid_all_frames"
     first_frames: dict[int, int] = {}
     for frame_index, (image, labels) in enumerate(clip):
         name = f"{frame_index:05d}"
-        write_image(all_frames / f"{name}.jpg", image)
+        write_image(all_frames / "JPEGImages" / video / f"{name}.jpg", image)
+        write_mask(all_frames / "Annotations" / video / f"{name}.png", labels, DAVIS_PALETTE)
         if frame_index % YOUTUBE_STEP:
             continue
         write_image(valid / "JPEGImages" / video / f"{name}.jpg", image)
@@ -210,6 +217,13 @@ def _write_youtube_valid(request: Request, index: int, meta: _Meta) -> None:
             first_frames.update(dict.fromkeys(new, frame_index))
             only_new = np.where(np.isin(labels, new), labels, np.uint8(0))
             write_mask(valid / "Annotations" / video / f"{name}.png", only_new, DAVIS_PALETTE)
+    meta[video] = _describe_objects(request, first_frames)
+
+
+def _describe_objects(
+    request: Request, first_frames: dict[int, int]
+) -> dict[str, dict[str, _MetaObject]]:
+    """Make the entry of a video in meta.json; all objects have the same category."""
     objects: dict[str, _MetaObject] = {
         str(label): {
             "category": "synthetic",
@@ -217,7 +231,7 @@ def _write_youtube_valid(request: Request, index: int, meta: _Meta) -> None:
         }
         for label, first in sorted(first_frames.items())
     }
-    meta[video] = {"objects": objects}
+    return {"objects": objects}
 
 
 def _write_generic(request: Request, index: int) -> None:

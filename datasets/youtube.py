@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.video import Video, load_videos, masks_by_frame
+from util.files import is_name
 from util.images import list_frames, list_images
 
 SPLITS = ("valid", "test")
@@ -91,11 +92,17 @@ def read_meta(meta_path: Path) -> dict[str, dict[str, MetaObject]]:
             for video, entry in json.loads(meta_path.read_text())["videos"].items()
         }
     # A JSONDecodeError is a ValueError.
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"{meta_path} is not a meta.json of YouTube-VOS with videos, objects and frames "
             f"({error!r}): download it again"
         ) from error
+    wrong = [name for name in videos if not is_name(name)]
+    if wrong:
+        raise ValueError(
+            f"{meta_path} lists the video {wrong[0][:80]!r}, which is not the name of a folder: "
+            "download it again"
+        )
     if not videos:
         raise ValueError(f"{meta_path} lists no video: download it again")
     return videos

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from util.images import list_images
+from util.images import DAMAGE_ERRORS, list_images
 from util.masks import resize_labels
 
 VOID = 255
@@ -171,12 +172,16 @@ def _read_labels(path: Path, convention: Convention, as_grey: bool = False) -> n
     util.masks.read_mask is too strict for predictions: it refuses empty and interpolated masks.
     """
     try:
-        with Image.open(path) as image:
+        data = path.read_bytes()
+        # Only `verify` checks PNG checksums. The image cannot be used after it.
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()
+        with Image.open(io.BytesIO(data)) as image:
             if as_grey:
                 return np.asarray(image if image.mode == "L" else image.convert("L"))
             mode = image.mode
             labels = np.asarray(image, dtype=np.uint8) if mode in ("P", "L", "1") else None
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all three for damage
+    except DAMAGE_ERRORS as error:
         raise ValueError(f"The mask {path} cannot be read: {error}; write it again.") from error
     if labels is None:
         raise ValueError(

@@ -149,7 +149,8 @@ def select_youtube(
 ) -> Selection:
     """Select the objects and frames listed in yv_path/<split>/meta.json of YouTube-VOS.
 
-    Ground truth is yv_path/<split>/Annotations/<video>/<frame>.png. Predictions are
+    Ground truth is yv_path/<split>/Annotations/<video>/<frame>.png, or in the folder Annotations
+    beside the images of all frames, if there is one. Predictions are
     results_path/<video>/<frame>.png.
 
     Args:
@@ -163,10 +164,14 @@ def select_youtube(
     """
     meta_path = yv_path / split / "meta.json"
     videos = read_meta(meta_path)
-    annotations = yv_path / split / "Annotations"
-    images = yv_path / split / "JPEGImages"
-    if not images.is_dir():
-        images = yv_path / "all_frames" / f"{split}_all_frames" / "JPEGImages"
+    all_frames = yv_path / "all_frames" / f"{split}_all_frames"
+    annotations, images = (
+        next((p for p in folders if p.is_dir()), folders[-1])
+        for folders in (
+            (all_frames / "Annotations", yv_path / split / "Annotations"),
+            (yv_path / split / "JPEGImages", all_frames / "JPEGImages"),
+        )
+    )
     sequences: list[SequenceFiles] = []
     problems: list[str] = []
     warnings: list[str] = []

@@ -24,7 +24,7 @@ class SequenceResult(NamedTuple):
 
     curves: label -> (2, T), J and F of each frame; NaN where the object is not scored.
     labels: objects that the ground truth shows.
-    predicted: labels that the predictions show, at least until all objects were predicted.
+    predicted: labels that the predictions show.
     """
 
     curves: dict[int, np.ndarray]
@@ -76,8 +76,7 @@ def _score_sequence(
     curves: dict[int, np.ndarray] = {}
     predicted: set[int] = set()
     for index, (prediction, ground_truth) in enumerate(prefetch(sequence)):
-        if not predicted.issuperset(objects):
-            predicted.update(labels_of(prediction))
+        predicted.update(labels_of(prediction))
         frame_scores = evaluate_frame(prediction, ground_truth, objects)
         for label, values in zip(objects, frame_scores, strict=True):
             if label not in curves:
@@ -114,10 +113,11 @@ def _summarise(selection: Selection, results: Sequence[SequenceResult]) -> Score
 
 
 def _list_warnings(sequence: SequenceFiles, result: SequenceResult) -> list[str]:
-    """Warn about objects that are not scored, and about objects that no prediction shows."""
+    """Warn about labels that only the ground truth or only the predictions show."""
     name, folder = sequence.name, sequence.predictions[0].parent
     warnings = []
-    not_scored = sorted({*result.labels, *sequence.is_seen} - result.curves.keys())
+    known = {*result.labels, *sequence.is_seen}
+    not_scored = sorted(known - result.curves.keys())
     if not_scored:
         warnings.append(
             f"The labels {not_scored} of {name} are not scored: there is no ground-truth mask "
@@ -130,9 +130,15 @@ def _list_warnings(sequence: SequenceFiles, result: SequenceResult) -> list[str]
             f"{sorted(result.predicted)}, none of the ground truth's {[*result.curves]}, and count "
             "as empty: write the masks with the labels of the ground truth."
         )
-    elif absent:
+        return warnings
+    if absent:
         warnings.append(
             f"The predictions of {name} in {folder} never contain the labels {absent}, which count "
             "as empty."
+        )
+    if extra := sorted(result.predicted - known):
+        warnings.append(
+            f"The predictions of {name} in {folder} contain the labels {extra}, which the ground "
+            "truth does not have: they count as background."
         )
     return warnings

@@ -193,7 +193,7 @@ class Tracker:
 
     def _normalise(self, image: np.ndarray) -> torch.Tensor:
         """Move an image to the device and normalise it: (h, w, 3) uint8 -> (3, h, w) float32."""
-        planes = torch.from_numpy(image).to(self._predictor.device).permute(2, 0, 1)
+        planes = _to_tensor(image).to(self._predictor.device).permute(2, 0, 1)
         return self._predictor.normalise(planes)
 
     def _split(self, view: np.ndarray, mask: np.ndarray) -> dict[int, torch.Tensor]:
@@ -201,5 +201,10 @@ class Tracker:
 
         All views must have the same objects: one that is too small to appear has an empty mask.
         """
-        on_device = torch.from_numpy(view).to(self._predictor.device)
+        on_device = _to_tensor(view).to(self._predictor.device)
         return {label: (on_device == label).float() for label in labels_of(mask)}
+
+
+def _to_tensor(array: np.ndarray) -> torch.Tensor:
+    """Convert an array without a copy if it can be written; that of a PIL image cannot."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

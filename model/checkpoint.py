@@ -27,10 +27,13 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def read_file(path: Path | str) -> dict[str, Any]:
-    """Read the dictionary in a file of weights.
+    """Read the dictionary in a file of weights, and check the checksums of its tensors.
+
+    Files older than torch 1.6 have no checksums.
 
     Raises:
-        ValueError: the file does not exist, is not a checkpoint, or contains pickled code.
+        ValueError: the file does not exist, is not a checkpoint, is damaged, or contains pickled
+            code.
         PermissionError: the file cannot be read.
     """
     path = Path(path)
@@ -40,7 +43,8 @@ def read_file(path: Path | str) -> dict[str, Any]:
         with warnings.catch_warnings():
             # torch warns about old formats and then fails; the messages below replace both.
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            damaged = _find_damaged(path)
+            content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # torch can raise any exception for other kinds of files
@@ -51,12 +55,24 @@ def read_file(path: Path | str) -> dict[str, Any]:
                 "loaded. Save the state_dict alone: torch.save(model.state_dict(), path)."
             ) from error
         raise ValueError(_not_a_checkpoint(path)) from error
+    if damaged:
+        raise ValueError(
+            f"{path} is damaged: the checksum of {damaged} is wrong. Download or copy it again."
+        )
     if not isinstance(content, dict):
         raise ValueError(
             f"{path} contains a {type(content).__name__}, not a dictionary of weights: give a file "
             "with a state_dict."
         )
     return content
+
+
+def _find_damaged(path: Path) -> str | None:
+    """Return a member of a zip archive whose CRC, which torch does not check, is wrong."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def _is_pickle(path: Path) -> bool:

@@ -14,11 +14,15 @@ from model.features import MemoryEntry
 
 
 class _Halve(nn.Module):
-    """Max-pooling by 2 in space. Older releases of torch have no MaxPool3d for MPS."""
+    """Max-pooling by 2 in space; sides of one position stay.
+
+    Older releases of torch have no MaxPool3d for MPS.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # (B, C, T, h, w) -> (B, C, T, h/2, w/2)
-        return F.max_pool2d(x.flatten(0, 1), 2).unflatten(0, x.shape[:2])
+        size = [min(2, side) for side in x.shape[-2:]]
+        return F.max_pool2d(x.flatten(0, 1), size).unflatten(0, x.shape[:2])
 
 
 class NonLocal(nn.Module):

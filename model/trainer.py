@@ -57,12 +57,23 @@ def share_of_update(settings: TrainSettings, num_processes: int) -> tuple[int, i
 
 def _distribute(module: nn.Module, device: torch.device) -> DistributedDataParallel:
     """Wrap a module in DDP. Buffers are constant, so only the start broadcasts them."""
+    for parameter in module.parameters():
+        if parameter.requires_grad and parameter.ndim > 2 and parameter[0, 0].numel() == 1:
+            parameter.register_hook(partial(_with_strides, parameter.stride()))
     ids = [device.index] if device.type == "cuda" else None
     wrap: Callable[..., DistributedDataParallel] = DistributedDataParallel
     # Torch 2.11 or so renamed the parameter and warns about the former name.
     parameters = inspect.signature(DistributedDataParallel.__init__).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
     return wrap(module, device_ids=ids, **{name: False})
+
+
+def _with_strides(strides: tuple[int, ...], gradient: torch.Tensor) -> torch.Tensor:
+    """Give the gradient of a 1x1 convolution the strides of its weights, which DDP expects.
+
+    Strides of sides of 1 depend on the layout of the input, although the memory is the same.
+    """
+    return gradient.as_strided(gradient.shape, strides) if gradient.is_contiguous() else gradient
 
 
 class Trainer:

@@ -73,10 +73,15 @@ class DoublingIntervals(MemoryPolicy):
         return frame_index >= max(self.mem_every, 2 * bank.last_stored)
 
     def write(
-        self, bank: MemoryBank, entry: MemoryEntry, frame_index: int, is_annotation: bool = False
+        self,
+        bank: MemoryBank,
+        entry: MemoryEntry,
+        frame_index: int,
+        is_annotation: bool = False,
+        must_store: bool = False,
     ) -> None:
         """See MemoryPolicy."""
-        if is_annotation or self.needs(bank, frame_index):
+        if is_annotation or must_store or self.needs(bank, frame_index):
             self._evict(bank)
             bank.append(entry, frame_index, is_annotation=is_annotation)
 

@@ -171,6 +171,19 @@ def test_memory_stays_within_its_capacity(method: str, memory: str, capacity: in
         assert group.bank.slots[0].is_annotation
 
 
+@each_method
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (9, 40), (40, 1)])
+def test_frames_of_one_position(method: str, height: int, width: int) -> None:
+    """Features have a stride of 16 pixels."""
+    network, policy = network_and_policy(method, mem_every=1)
+    core = InferenceCore(network, policy, 5)
+    core.step(FRAMES[0, :, :height, :width], {1: torch.ones(height, width)})
+    for t in range(1, 4):
+        prob = core.step(FRAMES[t, :, :height, :width])
+        assert prob.shape == (2, height, width)
+        assert prob.isfinite().all()
+
+
 def test_prior_of_youtube_differs() -> None:
     network, policy = network_and_policy("qdmn")
     annotations = {0: [1], 4: [2]}

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from model.checkpoint import load_for_inference, load_network
+from model.checkpoint import load_for_inference, load_network, read_file, save_network
 from model.trainer import Trainer
-from model.training_state import checkpoint_path, resume, save
+from model.training_state import checkpoint_path, find_newest, resume, save
 from tests.tiny_networks import tiny_network
 from util.hyper_para import TrainSettings
 from util.ranks import Ranks
@@ -53,6 +53,36 @@ def test_truncated_file_is_an_error(tmp_path: Path, share: float, is_zip: bool) 
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ValueError, match=r"truncated.pth is not a checkpoint .* truncated or"):
         load_for_inference(path)
+
+
+def flip_bit(path: Path, tensor: torch.Tensor) -> None:
+    """Flip one bit of a tensor in a file."""
+    content = bytearray(path.read_bytes())
+    content[content.index(tensor.numpy().tobytes()) + 5] ^= 4
+    path.write_bytes(content)
+
+
+def test_flipped_bit_in_a_tensor_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "run_0.pth"
+    network = tiny_network()
+    save_network(path, network, {})
+    load_for_inference(path)
+    flip_bit(path, network.decoder.pred.weight.detach())
+    for load in (load_for_inference, load_network, read_file):
+        with pytest.raises(ValueError, match=r"run_0.pth is damaged: the checksum of \S+ is wrong"):
+            load(path)
+
+
+def test_run_does_not_resume_from_a_flipped_bit(tmp_path: Path) -> None:
+    settings = TrainSettings(id="run", size="tiny", save_dir=str(tmp_path), device="cpu")
+    trainer = Trainer(tiny_network(), settings, {"settings": {}}, CPU, torch.float32, Ranks())
+    save(trainer)
+    path = trainer.folder / "run_0_checkpoint.pth"
+    flip_bit(path, trainer.network.decoder.pred.weight.detach())
+    with pytest.raises(ValueError, match=r"run_0_checkpoint.pth is damaged"):
+        resume(trainer, path)
+    with pytest.raises(ValueError, match=r"No checkpoint .* run_0_checkpoint.pth is damaged"):
+        find_newest(settings)
 
 
 class _Trap:

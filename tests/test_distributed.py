@@ -14,6 +14,11 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from model.methods import METHODS
+from model.start import start_network
+from model.trainer import Trainer
+from tests.training_runs import parse_one
+from util.ranks import Ranks
 
 ROOT = Path(__file__).resolve().parents[1]
 ITERATIONS = 20
@@ -71,6 +76,7 @@ def test_two_processes_equal_one(synthetic: Path, tmp_path: Path) -> None:
         for launcher, process in started.items():
             _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, f"{launcher}: {errors[-3000:]}"
+            assert "strides" not in errors, "DDP warns about them"
     finally:
         for process in started.values():
             process.terminate()
@@ -98,6 +104,26 @@ def test_two_processes_equal_one(synthetic: Path, tmp_path: Path) -> None:
         log = (folder / "log.txt").read_text()
         assert "2 processes x 1 passes x batch 2 = 4 clips per iteration" in log
         assert log.count(f" iteration {ITERATIONS} ") == 1
+
+
+@pytest.mark.parametrize("method", [*METHODS])
+def test_gradients_have_the_strides_that_ddp_expects(method: str, tmp_path: Path) -> None:
+    argv = ["--id", "run", "--method", method, "--stage", "3", "--size", "tiny", "--device", "cpu"]
+    settings = parse_one([*argv, "--backbone_weights", "none", "--save_dir", str(tmp_path)])
+    network = start_network(settings)
+    store, length = torch.distributed.HashStore(), settings.num_frames
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        # Two ranks, so that the trainer uses DDP; the group has one.
+        trainer = Trainer(network, settings, {}, torch.device("cpu"), torch.float32, Ranks(0, 0, 2))
+        image = torch.randint(0, 255, (1, length, 3, 32, 32), dtype=torch.uint8)
+        labels = torch.randint(0, 3, (1, length, 32, 32), dtype=torch.uint8)
+        trainer.step(image, labels, torch.tensor([2]))
+    finally:
+        torch.distributed.destroy_process_group()
+    for name, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            assert parameter.grad.stride() == parameter.stride(), name
 
 
 def test_global_batch_does_not_depend_on_the_number_of_processes(

@@ -87,7 +87,8 @@ def test_void_is_no_object_and_unknown_labels_are_ignored(results: Path, davis: 
     scores = score_davis(results, davis)
     assert [score.name for score in scores.objects] == ["cat_1", "cat_2", "dog_1"]
     assert scores.overall.mean == 1
-    assert scores.warnings == ()
+    (warning,) = scores.warnings
+    assert f"{results / 'dog'} contain the labels [7], which the ground truth does not" in warning
 
 
 def test_predictions_on_void_pixels_count_as_wrong(results: Path, davis: Path) -> None:

@@ -141,13 +141,18 @@ def test_a_public_set_cannot_be_scored(
     assert "scripts/make_submission.py" in message
 
 
-def test_results_of_eval_youtube_on_a_public_set(
+def test_results_of_eval_youtube(
     synthetic: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--yv_path", str(synthetic / "YouTube"), "--output", str(tmp_path / "out")]
     eval_flags = ["--model", str(tiny_weights), "--device", "cpu", "--size", "48"]
     assert eval_youtube.main([*flags, *eval_flags]) == 0
-    assert run(tmp_path / "out", synthetic / "YouTube") == 2
+    assert run(tmp_path / "out", synthetic / "YouTube") == 0
+    assert "seen" in capsys.readouterr().out
+    public = tmp_path / "public"  # without the ground truth beside all frames
+    public.mkdir()
+    (public / "valid").symlink_to(synthetic / "YouTube" / "valid")
+    assert run(tmp_path / "out", public) == 2
     assert "like the public sets" in capsys.readouterr().err
 
 
@@ -181,6 +186,20 @@ def test_objects_and_frames_are_those_of_meta_json(
         "The labels [4] of b are not scored: there is no ground-truth mask after the first one "
         "that shows them."
     ]
+
+
+def test_labels_that_only_predictions_have_are_named(
+    results: Path, youtube: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(results / "a" / "00010.png", boxes(1, 2, 4))
+    assert run(results, youtube, "--json", tmp_path / "scores.json") == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    sentence = (
+        f"The predictions of a in {results / 'a'} contain the labels [4], which the ground truth "
+        "does not have: they count as background."
+    )
+    assert scores["warnings"] == [sentence]
+    assert f"warning: {sentence}" in capsys.readouterr().err
 
 
 def test_problems_are_listed_together(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ def test_curves_name_their_frames(
         curves={"cat_1": (curve, curve)},
         frames={"cat": frames},
     )
-    figures.draw_curves(scores, tmp_path)
+    with warnings.catch_warnings():  # of line styles, for example
+        warnings.simplefilter("error")
+        figures.draw_curves(scores, tmp_path)
     (axes,) = drawn[0].axes
     assert [text.get_text() for text in axes.get_xticklabels()] == named
     assert [frames[int(at)] for at in axes.get_xticks()] == named

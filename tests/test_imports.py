@@ -76,7 +76,10 @@ def test_the_top_level_is_as_designed() -> None:
 
 
 def test_settings_need_the_standard_library_alone() -> None:
-    names = ("hyper_para", "presets", "command_line", "check_settings", "parse_settings", "plugins")
+    names = (
+        "hyper_para", "presets", "command_line", "check_settings", "parse_settings", "plugins",
+        "registration",
+    )  # fmt: skip
     for name in names:
         modules = {m for m in imports_of(ROOT / "util" / f"{name}.py") if not is_ours(m)}
         assert {m.split(".")[0] for m in modules} <= set(sys.stdlib_module_names)

@@ -6,14 +6,17 @@ import ast
 import dataclasses
 import importlib
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from inference_memory_bank import POLICIES
 from model.methods import METHODS
+from util import presets
 from util.hyper_para import EvalSettings, TrainSettings
-from util.parse_settings import parse_eval
+from util.parse_settings import of_method, parse_eval, parse_train
 from util.presets import EVAL_SCRIPTS, POLICY_OPTIONS, STAGE_PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +47,71 @@ def test_help_tells_what_the_script_will_do(capsys: pytest.CaptureFixture[str]) 
     text = " ".join(capsys.readouterr().out.split())
     assert "(default: 480)" in text
     assert "(default: valid)" in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "defaults"),
+    [
+        ([], {"batch_size": "8", "iterations": "300000", "perturb_min": ""}),
+        (
+            ["--method", "qdmn", "--stage", "3"],
+            {"iterations": "150000", "davis_jumps": "5 10 15 25"},
+        ),
+        (
+            ["--method=rde", "--stage", "03"],
+            {"iterations": "75000", "lr": "2e-05", "num_frames": "3"},
+        ),
+        (["--method", "rde"], {"perturb_min": "0.85"}),
+    ],
+)
+def test_help_shows_the_defaults_of_method_and_stage(
+    capsys: pytest.CaptureFixture[str], argv: list[str], defaults: dict[str, str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_train([*argv, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, value in defaults.items():
+        kind = r"(?:INT|FLOAT|\[N \.\.\.\])"
+        described = re.search(rf" --{name} {kind},? .*?(?= --\w+ {kind}| [a-z]+: --|$)", text)
+        assert described is not None
+        assert (f"(default: {value}" in described[0]) == bool(value), name
+    method = argv[1] if argv[:1] == ["--method"] else ("rde" if argv else "stcn")
+    assert f"Defaults are those of --method {method} --stage" in text
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "command"),
+    [
+        ("METHOD_PRESETS", "qdmn", "train"),
+        ("STAGE_PRESETS", ("qdmn", "3"), "train"),
+        ("EVAL_PRESETS", "davis", "davis"),
+    ],
+)
+def test_misspelt_preset_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    table: str,
+    key: str | tuple[str, str],
+    command: str,
+) -> None:
+    name, near = ("iteration", "iterations") if command == "train" else ("siz", "size")
+    monkeypatch.setitem(getattr(presets, table), key, {name: 5})
+    parse: dict[str, Callable[[], object]] = {
+        "train": partial(parse_train, ["--id", "x", "--method", "qdmn", "--stage", "3"]),
+        "davis": partial(parse_eval, "davis", ["--output", "x"]),
+    }
+    with pytest.raises(SystemExit) as caught:
+        parse[command]()
+    assert caught.value.code == 2
+    errors = capsys.readouterr().err
+    assert "util/presets.py" in errors
+    assert f"has the unknown option '{name}': did you mean {near}?" in errors
+
+
+def test_misspelt_preset_of_a_method_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(presets.EVAL_METHOD_PRESETS, "qdmn", {"mem_evry": 5})
+    with pytest.raises(ValueError, match=r"preset of qdmn in .*'mem_evry': did you mean mem_every"):
+        of_method(parse_eval("davis", ["--output", "x"]), "qdmn")
 
 
 PARSERS = ("hyper_para.py", "parse_settings.py", "check_settings.py")

@@ -261,6 +261,18 @@ def test_policy_gets_its_options() -> None:
         of_method(EvalSettings(memory="windowed", sample_share=0.5), "stcn")
 
 
+def test_policy_whose_write_lacks_a_parameter_is_refused() -> None:
+    def write_frame(
+        self: EveryN, bank: object, entry: object, frame_index: int, is_annotation: bool = False
+    ) -> None:
+        pass
+
+    policy = type("Former", (EveryN,), {"write": write_frame})
+    with pytest.raises(ValueError, match="'former' has a method write with no parameter must_stor"):
+        register_policy("former", policy, ["mem_every"])
+    assert "former" not in presets.POLICY_OPTIONS
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [

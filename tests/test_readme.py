@@ -37,7 +37,7 @@ NOT_HERE = {
 # Options of torchrun, torch.distributed.launch and argparse.
 OTHER_OPTIONS = {
     "--help", "--nproc_per_node", "--master_port", "--max-restarts", "--nnodes", "--rdzv-endpoint",
-    "--logdir",
+    "--rdzv-backend", "--logdir",
 }  # fmt: skip
 PYTHON_PAGES = ("README.md", "docs/python.md")
 PLUGIN_PAGE = DOCS / "plugins.md"

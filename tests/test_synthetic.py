@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from datasets.synthetic import make_clip
 from datasets.synthetic_layouts import LAYOUTS, STATIC_FLAT
 from datasets.synthetic_scene import Clip
-from scripts import make_synthetic
+from scripts import evaluate, make_synthetic
 
 
 def share(labels: np.ndarray, label: int) -> float:
@@ -203,6 +204,25 @@ def test_youtube_layout(written: Path) -> None:
                 assert set(np.unique(np.array(mask))) - {0} == labels
         num_late += sum(len(labels) for name, labels in first.items() if name != "00000")
     assert num_late >= 1
+    train_meta = json.loads((youtube / "train_480p" / "meta.json").read_text())["videos"]
+    assert sorted(train_meta) == names(youtube / "train_480p" / "JPEGImages")
+
+
+def test_youtube_layout_can_be_scored(
+    written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    youtube = written / "YouTube"
+    results = tmp_path / "results"
+    shutil.copytree(youtube / "all_frames" / "valid_all_frames" / "Annotations", results)
+    paths = ["--results_path", str(results), "--yv_path", str(youtube)]
+    assert evaluate.main(paths) == 0
+    captured = capsys.readouterr()
+    lines = [line.split()[:2] for line in captured.out.splitlines()]
+    assert ["G", "1.000"] in lines
+    assert "warning" not in captured.err
+    videos = json.loads((youtube / "valid" / "meta.json").read_text())["videos"]
+    num_objects = sum(len(entry["objects"]) for entry in videos.values())
+    assert f"Scored {num_objects} objects" in captured.out
 
 
 def test_bl30k_and_static_layouts(written: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import inference.labels
 from datasets.synthetic import make_clip
@@ -47,6 +49,22 @@ def with_settings(predictor: Predictor, **changes: Any) -> Predictor:
     other = Predictor.__new__(Predictor)
     other.__dict__ = {**predictor.__dict__, "settings": settings}
     return other
+
+
+def test_read_only_arrays_of_pil_are_segmented_without_a_warning(
+    predictor: Predictor, frames: list[np.ndarray]
+) -> None:
+    image = np.asarray(Image.fromarray(frames[0]))
+    mask = np.asarray(Image.fromarray(box(1, 4, 4)))
+    assert not image.flags.writeable
+    tracker = Tracker(with_settings(predictor, size=0))
+    torch.set_warn_always(True)  # otherwise only the first one of the process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            tracker.segment(image, mask)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_the_python_api_does_not_import_datasets() -> None:

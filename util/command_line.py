@@ -106,9 +106,14 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(
-        self, *, prog: str, description: str, others: Mapping[str, list[str]] | None = None
+        self,
+        *,
+        prog: str,
+        description: str,
+        others: Mapping[str, list[str]] | None = None,
+        add_help: bool = True,
     ) -> None:
-        super().__init__(prog=prog, description=description, allow_abbrev=False)
+        super().__init__(prog=prog, description=description, allow_abbrev=False, add_help=add_help)
         self._others = others or {}
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:

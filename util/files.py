@@ -82,6 +82,12 @@ def write_json(path: Path | str, content: object) -> None:
         temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a file or folder, without a path."""
+    is_path = "/" in text or text in ("", ".", "..")
+    return not is_path and text.isprintable() and len(os.fsencode(text)) <= 255
+
+
 def sha256(path: Path) -> str:
     """SHA-256 digest of a file, in hexadecimal."""
     with path.open("rb") as file:

@@ -181,7 +181,11 @@ def _naming_damage(path: Path, kind: str) -> Iterator[None]:
     """Convert PIL's errors for damaged files into a ValueError that names the file."""
     try:
         yield
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{kind} {path} does not exist, or is a link to a file that does not: copy it again"
+        ) from error
+    except PermissionError:
         raise
     except DAMAGE_ERRORS as error:
         # The message of UnidentifiedImageError is only the address of a buffer.

@@ -26,6 +26,7 @@ from util.presets import (
     POLICY_OPTIONS,
     STAGE_PRESETS,
 )
+from util.registration import check_options
 
 
 def parse_train(argv: Sequence[str] | None = None) -> list[TrainSettings]:
@@ -37,7 +38,8 @@ def parse_train(argv: Sequence[str] | None = None) -> list[TrainSettings]:
     parser = Parser(
         prog="train.py", description="Train a network.", others=_commands_by_flag("train.py")
     )
-    add_fields(parser, dataclasses.fields(TrainSettings), TrainSettings)
+    _import_plugins(parser, argv)
+    add_fields(parser, dataclasses.fields(TrainSettings), TrainSettings, _describe(parser, argv))
     given = _parse(parser, argv)
 
     method, stages = _pick_method(given, parser), given.get("stage", "0")
@@ -51,8 +53,8 @@ def parse_train(argv: Sequence[str] | None = None) -> list[TrainSettings]:
         only = f.metadata["only"]
         if f.name in given and only and not {*only} & {*stages}:
             parser.error(f"--{f.name} does nothing in stage {stages}, only in {', '.join(only)}.")
-    recipe = [_stage_settings(method, stage, given) for stage in stages]
     try:
+        recipe = [_stage_settings(method, stage, given) for stage in stages]
         for settings in recipe:
             check_train(settings)
     except ValueError as error:
@@ -60,12 +62,30 @@ def parse_train(argv: Sequence[str] | None = None) -> list[TrainSettings]:
     return _chain(recipe, parser) if len(recipe) > 1 else recipe
 
 
-def _parse(parser: Parser, argv: Sequence[str] | None) -> dict[str, Any]:
-    """Import plugins, then parse the options that are on the command line."""
+def _import_plugins(parser: Parser, argv: Sequence[str] | None) -> None:
     try:
         load_plugins(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
         parser.error(str(error))
+
+
+def _describe(parser: Parser, argv: Sequence[str] | None) -> dict[str, Any]:
+    """Describe the method and the first stage of a command line in --help; return their presets."""
+    selector = Parser(prog=parser.prog, description="", add_help=False)
+    selector.add_argument("--method", default=TrainSettings.method)
+    selector.add_argument("--stage", default=TrainSettings.stage)
+    selected, _ = selector.parse_known_args(argv)
+    method, stage = selected.method, selected.stage[:1]
+    if (method, stage) not in STAGE_PRESETS:  # reported after --help
+        return {}
+    parser.description = (
+        f"Train a network. Defaults are those of --method {method} --stage {stage}."
+    )
+    return {**METHOD_PRESETS[method], **STAGE_PRESETS[method, stage]}
+
+
+def _parse(parser: Parser, argv: Sequence[str] | None) -> dict[str, Any]:
+    """Parse the options that are on the command line."""
     # torch.distributed.launch passes one of these; the environment has the same value.
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)
     given = vars(parser.parse(argv))
@@ -106,12 +126,8 @@ def _stage_settings(method: str, stage: str, given: dict[str, Any]) -> TrainSett
         values.pop("davis_jumps", None)
     if given.get("debug"):
         values |= DEBUG_PRESET
-    unknown = sorted({*values} - {f.name for f in dataclasses.fields(TrainSettings)})
-    if unknown:
-        raise ValueError(
-            f"A preset of {method}, stage {stage}, has the unknown option {', '.join(unknown)}: "
-            "correct it in util/presets.py or in the plugin."
-        )
+    owner = f"A preset of {method}, stage {stage}, in util/presets.py or a plugin,"
+    check_options(owner, values, _names(TrainSettings))
     # A copy, so that settings do not share the lists of a preset.
     return TrainSettings(**copy.deepcopy({**values, **given, "stage": stage}))
 
@@ -156,9 +172,12 @@ def parse_eval(script: str, argv: Sequence[str] | None = None) -> EvalSettings:
         others=_commands_by_flag(name),
     )
     presets = EVAL_PRESETS[script]
+    _import_plugins(parser, argv)
     add_fields(parser, _eval_fields(script), EvalSettings, presets)
-    settings = EvalSettings(**{**presets, **_parse(parser, argv)})
+    given = _parse(parser, argv)
     try:
+        check_options(f"The preset of {name} in util/presets.py", presets, _names(EvalSettings))
+        settings = EvalSettings(**{**presets, **given})
         check_eval(settings)
     except ValueError as error:
         parser.error(str(error))
@@ -169,13 +188,15 @@ def of_method(settings: EvalSettings, method: str) -> EvalSettings:
     """Replace options that are None by the published values of the method (util/presets.py).
 
     Raises:
-        ValueError: an option does nothing with this memory policy.
+        ValueError: an option does nothing with this memory policy, or a preset has an unknown one.
     """
     published = {
         **EVAL_METHOD_PRESETS["stcn"],
         **EVAL_METHOD_PRESETS.get(method, {}),
         **EVAL_METHOD_PRESETS.get((method, settings.dataset), {}),
     }
+    owner = f"A preset of {method} in util/presets.py or a plugin"
+    check_options(owner, published, _names(EvalSettings))
     memory = settings.memory or published["memory"]
     own = POLICY_OPTIONS[memory]
     for name in dict.fromkeys(name for names in POLICY_OPTIONS.values() for name in names):
@@ -209,6 +230,10 @@ def policy_settings(settings: EvalSettings) -> dict[str, Any]:
 
 def _is_set(settings: EvalSettings, name: str) -> bool:
     return getattr(settings, name) is not None
+
+
+def _names(owner: type[TrainSettings | EvalSettings]) -> list[str]:
+    return [f.name for f in dataclasses.fields(owner)]
 
 
 def _eval_fields(script: str) -> list[dataclasses.Field]:

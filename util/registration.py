@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 
 from util.hyper_para import EvalSettings
 
@@ -23,6 +24,20 @@ def check_options(owner: str, names: Iterable[str], known: Sequence[str]) -> Non
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}."
             raise ValueError(f"{owner} has the unknown option {name!r}: {hint}")
+
+
+def check_parameters(owner: str, function: Callable[..., object], names: Iterable[str]) -> None:
+    """Check that a class or function of a plugin takes some parameters.
+
+    Args:
+        owner: what lacks them, with a verb, for the message.
+
+    Raises:
+        ValueError: a parameter is missing.
+    """
+    absent = [name for name in names if name not in inspect.signature(function).parameters]
+    if absent:
+        raise ValueError(f"{owner} no parameter {', '.join(absent)}: add it to its class.")
 
 
 def memory_options() -> list[str]:

@@ -124,7 +124,7 @@ class DamagingCore(InferenceCore):
     mask_qualities: list[MaskQuality]
 
     def _encode(self, frame: Any, next_image: torch.Tensor | None) -> MemoryEntry:
-        if frame.is_annotation:
+        if frame.annotated:
             return super()._encode(frame, next_image)
         prob, padding = frame.prob.clone(), padding_of(*self.ground_truth.shape)
         is_damaged = self.rng.random(len(self.labels)) < self.probability
