@@ -22,13 +22,14 @@ from inference_core_yv import InferenceCoreYV
 from util.hyper_para import EvalSettings
 
 
-def read_videos(settings: EvalSettings) -> list[Video]:
-    """Read the video of --video, or those of --data_path."""
+def read_videos(settings: EvalSettings, failures: dict[str, str]) -> list[Video]:
+    """Read the video of --video, or those of --data_path; invalid ones are added to `failures`."""
     side = settings.shorter_side
     if settings.video:
         videos = [one_video(Path(settings.video), Path(settings.mask), side)]
     else:
-        videos = generic(Path(settings.data_path), side, settings.direction != "forwards")
+        videos, invalid = generic(Path(settings.data_path), side, settings.direction != "forwards")
+        failures.update(invalid)
     check_direction(videos, settings.direction)
     return videos
 
@@ -36,11 +37,13 @@ def read_videos(settings: EvalSettings) -> list[Video]:
 def main(argv: list[str] | None = None) -> int:
     """Parse, build and run; return the exit status."""
     settings = parse_eval("generic", argv)
+    failures: dict[str, str] = {}
     return run_eval(
         settings,
-        lambda: read_videos(settings),
+        lambda: read_videos(settings, failures),
         lambda: Predictor(settings, InferenceCoreYV),
         writes_statistics=True,
+        failures=failures,
     )
 
 

@@ -13,10 +13,10 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
     parse_train()
 
 import torch
-from torch.utils.data import DataLoader
 
-from datasets.clips import TrainingClips, start_worker
+from datasets.clips import ReplacingClips, TrainingClips
 from datasets.curriculum import StageData, absent_data, find_data, stage_clips
+from datasets.loader import load_samples
 from datasets.sampler import ClipBatches
 from model.start import start_network
 from model.trainer import Batch, Trainer, share_of_update
@@ -26,7 +26,15 @@ from util.devices import pick_device, pick_dtype
 from util.files import lock_folder
 from util.hyper_para import TrainSettings
 from util.provenance import describe_run
-from util.ranks import Ranks, join_ranks, leave_ranks, run_on_main, same_over_ranks, was_restarted
+from util.ranks import (
+    Ranks,
+    is_lost_process,
+    join_ranks,
+    leave_ranks,
+    run_on_main,
+    same_over_ranks,
+    was_restarted,
+)
 from util.signals import INTERRUPTED, StopRequest
 
 # Seconds for which the workers of a killed run may hold the lock of its folder.
@@ -59,6 +67,14 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"train.py: error: {str(error).splitlines()[0]} Give a smaller --batch_size (an update "
             "keeps its size with --global_batch), --crop_size or --num_frames.",
+            file=sys.stderr,
+        )
+        return 2
+    except RuntimeError as error:
+        if not is_lost_process(error):
+            raise
+        print(
+            "train.py: error: Another process of the run has ended: read its message.",
             file=sys.stderr,
         )
         return 2
@@ -145,7 +161,8 @@ def train_stage(
             absent = absent_data(settings.stage, clips.sizes)
             if absent:
                 log.logger.info("training without these data sets: %s", ", ".join(absent))
-        run_training(trainer, load_batches(trainer, clips), log, stop)
+        batches = log_stack.enter_context(load_batches(trainer, clips))
+        run_training(trainer, batches, log, stop)
     run_on_main(lambda: None)  # the next stage needs the files of the main process
     return trainer
 
@@ -172,23 +189,29 @@ def check_start(trainer: Trainer, path: str) -> None:
         )
 
 
-def load_batches(trainer: Trainer, clips: TrainingClips) -> Iterator[Batch]:
-    """Load the batches of the remaining iterations."""
+@contextlib.contextmanager
+def load_batches(
+    trainer: Trainer, clips: TrainingClips
+) -> Iterator[Iterator[tuple[Batch, list[str]]]]:
+    """Load the batches of the remaining iterations, with the errors of files that were replaced."""
     settings, ranks = trainer.settings, trainer.ranks
     iterations = range(trainer.iteration, settings.iterations)
-    loader = DataLoader(
-        clips,
-        batch_sampler=ClipBatches(
-            len(clips), trainer.share, iterations, ranks.rank, ranks.world_size, settings.seed
-        ),
-        num_workers=settings.num_workers,
-        pin_memory=trainer.device.type == "cuda",
-        worker_init_fn=start_worker,
-        # By default, the loader would advance the random state that dropout uses.
-        generator=torch.Generator(),
+    keys = ClipBatches(
+        len(clips), trainer.share, iterations, ranks.rank, ranks.world_size, settings.seed
     )
-    for sample in loader:
-        yield Batch(sample.images, sample.labels, sample.num_objects, sample.first_masks)
+    with load_samples(
+        ReplacingClips(clips, settings.seed),
+        keys,
+        settings.num_workers,
+        pin_memory=trainer.device.type == "cuda",
+    ) as samples:
+        yield (
+            (
+                Batch(sample.images, sample.labels, sample.num_objects, sample.first_masks),
+                sample.problems,
+            )
+            for sample in samples
+        )
 
 
 if __name__ == "__main__":

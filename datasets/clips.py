@@ -18,9 +18,10 @@ import torch
 from datasets.perturb import perturb_mask
 from datasets.transforms import sample_image, sample_labels, scaling
 from util.images import read_image
-from util.signals import leave_signals_to_main
 
 MAX_TRIES = 5  # draws of a clip until its first frame shows an object
+# Samples to try in place of one that cannot be read, and the last seed of their choice.
+_MAX_REPLACEMENTS, _REPLACEMENT = 100, 1
 
 # Lowest and highest target IoU between the perturbed and the true first mask. None disables it.
 Perturbation = tuple[float, float] | None
@@ -34,6 +35,7 @@ class ClipSample(NamedTuple):
     first_masks: torch.Tensor  # (O, H, W) uint8 in {0, 1}: masks of frame 0 for the memory
     num_objects: int
     name: str
+    problems: str = ""  # lines with the errors of the samples that it replaces
 
 
 class TrainingClips(torch.utils.data.Dataset[ClipSample]):
@@ -74,6 +76,42 @@ class MixedClips(TrainingClips):
         pass_number, place = divmod(position, len(self.other))
         order = np.random.default_rng((self.seed, pass_number)).permutation(len(self.other))
         return self.other[pass_number, int(order[place])]
+
+
+class ReplacingClips(TrainingClips):
+    """Clips of a data set, in which another sample replaces one that cannot be read.
+
+    The replacement depends only on (seed, epoch, index), too.
+
+    Args:
+        clips: the data set.
+        seed: seed of the choice.
+    """
+
+    def __init__(self, clips: TrainingClips, seed: int) -> None:
+        self.clips, self.seed = clips, seed
+        self.sizes = clips.sizes
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: tuple[int, int]) -> ClipSample:
+        try:
+            return self.clips[key]
+        except (ValueError, OSError) as error:
+            problems = [str(error)]
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index, _REPLACEMENT))
+        for other in rng.permutation(len(self))[:_MAX_REPLACEMENTS]:
+            try:
+                sample = self.clips[epoch, int(other)]
+            except (ValueError, OSError) as error:
+                problems.append(str(error))
+            else:
+                return sample._replace(problems="\n".join(dict.fromkeys(problems)))
+        raise ValueError(
+            f"None of {len(problems)} samples can be read, check the training data: {problems[0]}"
+        )
 
 
 class Geometry(NamedTuple):
@@ -154,12 +192,3 @@ def make_sample(
 def mean_colour(image: np.ndarray) -> np.ndarray:
     """Mean colour (3,) of an image (H, W, 3)."""
     return np.array(cv2.mean(image)[:3])
-
-
-def start_worker(_: int) -> None:
-    """Prepare a data loader's worker process: one OpenCV thread, signals left to the main process.
-
-    The workers already use all cores, so threads of OpenCV would compete with them.
-    """
-    cv2.setNumThreads(0)
-    leave_signals_to_main()

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from datasets.video import Video, check_numbering, load_videos, masks_by_frame
+from datasets.video import ProblemsError, Video, check_numbering, make_videos, masks_by_frame
 from datasets.video_file import VideoFile
 from util.images import IMAGE_SUFFIXES, list_frames, list_images, natural_key
 
 
 def generic(
     root: Path, shorter_side: int | None = None, takes_corrections: bool = False
-) -> list[Video]:
+) -> tuple[list[Video], dict[str, str]]:
     """Read all videos of a folder: root/JPEGImages/<video>/ and root/Annotations/<video>/.
 
     A mask has the same stem as its frame. Labels are arbitrary, and an object may appear on any
@@ -25,9 +25,12 @@ def generic(
         shorter_side: shorter side of the segmented frames in pixels; None keeps the original size.
         takes_corrections: take all objects of every mask instead of new objects only.
 
+    Returns:
+        The videos; and for each invalid video, its name and its problems.
+
     Raises:
         FileNotFoundError: JPEGImages or Annotations is missing.
-        ValueError: there is no video, or videos are invalid; the message lists all problems.
+        ValueError: there is no video, or all are invalid; the message lists the problems.
     """
     frames, masks = root / "JPEGImages", root / "Annotations"
     for folder in (frames, masks):
@@ -44,10 +47,19 @@ def generic(
         raise ValueError(
             f"{frames} contains no video: make a folder for each video there, with its frames"
         )
-    return load_videos(
+    results = make_videos(
         partial(generic_video, frames / name, masks / name, name, shorter_side, takes_corrections)
         for name in names
     )
+    videos = [result for result in results if isinstance(result, Video)]
+    errors = {
+        name: result
+        for name, result in zip(names, results, strict=True)
+        if isinstance(result, ProblemsError)
+    }
+    if not videos:
+        raise ProblemsError([problem for error in errors.values() for problem in error.problems])
+    return videos, {name: str(error) for name, error in errors.items()}
 
 
 def one_video(video: Path, mask: Path, shorter_side: int | None = None) -> Video:

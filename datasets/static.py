@@ -224,7 +224,7 @@ def _draw_affine(rng: np.random.Generator, width: float, height: float) -> np.nd
     )
 
 
-def read_training_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_training_mask(path: Path, size: tuple[int, int] | None) -> np.ndarray:
     """Read the labels (H, W) uint8 of a training mask.
 
     Palette and colour masks keep their labels. Grey masks are saliency maps, often with soft edges:
@@ -232,7 +232,7 @@ def read_training_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
     Args:
         path: mask file.
-        size: (H, W) of the image.
+        size: (H, W) of the image; None allows any.
 
     Raises:
         ValueError: the mask cannot be read, its size differs from the image's, or it is empty.
@@ -245,7 +245,7 @@ def read_training_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     else:
         grey = np.array(mask.convert("L"))
         labels = (grey > grey.max() / 2).astype(np.uint8)
-    if labels.shape != size:
+    if size is not None and labels.shape != size:
         raise ValueError(
             f"The mask {path} is {labels.shape[1]}x{labels.shape[0]}, but its image is "
             f"{size[1]}x{size[0]}: save the mask at the size of the image."

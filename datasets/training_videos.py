@@ -144,11 +144,7 @@ class VideoClips(TrainingClips):
                 for geometry, mask in zip(geometries, masks, strict=True)
             ]
             objects = labels_of(warped[0])
-            if len(objects) > _MAX_LABELS:
-                raise ValueError(
-                    f"The mask {video.mask_path(drawn[0])} has {len(objects)} labels: it looks "
-                    "anti-aliased; save it with nearest-neighbour resizing."
-                )
+            check_num_labels(video.mask_path(drawn[0]), len(objects))
             if videos.skips_small_objects:
                 objects = [o for o in objects if _is_large_enough(o, warped)]
             if objects:
@@ -176,11 +172,7 @@ class VideoClips(TrainingClips):
         names = video.names
         drawn = [names[i] for i in draw_frames(rng, len(names), jump, self.num_frames)]
         masks = {name: read_labels(video.mask_path(name)) for name in {*drawn}}
-        if len({mask.shape for mask in masks.values()}) > 1:
-            raise ValueError(
-                f"The masks in {video.masks} have different sizes: save them at the size of "
-                "their frames."
-            )
+        check_mask_sizes(video, {mask.shape for mask in masks.values()})
         return drawn, [masks[name] for name in drawn]
 
     def _draw_pasted(
@@ -232,12 +224,7 @@ class VideoClips(TrainingClips):
         shared: np.ndarray | None = None
         for name, full_geometry in zip(names, geometries, strict=True):
             path = video.frame_path(name)
-            frame_size = image_size(path)
-            if frame_size != size:
-                raise ValueError(
-                    f"The frame {path} is {frame_size[1]}x{frame_size[0]}, but its mask is "
-                    f"{size[1]}x{size[0]}: save both at the same size."
-                )
+            check_frame_size(path, image_size(path), size)
             image, (geometry,) = read_reduced(path, size, [full_geometry])
             mean = mean_colour(image)
             if shared is None:
@@ -309,6 +296,33 @@ def _is_large_enough(label: int, masks: Sequence[np.ndarray]) -> bool:
     """
     sizes = [int(np.count_nonzero(mask == label)) for mask in masks[:3]]
     return sizes[0] > 900 or (sizes[0] > 100 and max(sizes[1:]) < 400)
+
+
+def check_num_labels(path: Path, num_labels: int) -> None:
+    """Raise a ValueError if a mask has too many labels."""
+    if num_labels > _MAX_LABELS:
+        raise ValueError(
+            f"The mask {path} has {num_labels} labels: it looks anti-aliased; save it with "
+            "nearest-neighbour resizing."
+        )
+
+
+def check_mask_sizes(video: TrainingVideo, sizes: set[tuple[int, ...]]) -> None:
+    """Raise a ValueError if masks of a video have several sizes (H, W)."""
+    if len(sizes) > 1:
+        raise ValueError(
+            f"The masks in {video.masks} have different sizes: save them at the size of their "
+            "frames."
+        )
+
+
+def check_frame_size(path: Path, size: tuple[int, ...], mask_size: tuple[int, ...]) -> None:
+    """Raise a ValueError if the size (H, W) of a frame differs from that of its mask."""
+    if size != mask_size:
+        raise ValueError(
+            f"The frame {path} is {size[1]}x{size[0]}, but its mask is "
+            f"{mask_size[1]}x{mask_size[0]}: save both at the same size."
+        )
 
 
 def read_labels(path: Path) -> np.ndarray:

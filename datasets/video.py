@@ -241,26 +241,31 @@ class Video:
 
 
 def load_videos(makers: Iterable[Callable[[], Video]]) -> list[Video]:
-    """Call all makers in a thread pool, and collect the problems of all videos.
+    """Call all makers, and collect the problems of all videos.
 
     Raises:
         ProblemsError: videos are invalid; the message lists ten problems and counts the others.
     """
+    results = make_videos(makers)
+    errors = [result for result in results if isinstance(result, ProblemsError)]
+    if errors:
+        raise ProblemsError([problem for error in errors for problem in error.problems])
+    return [result for result in results if isinstance(result, Video)]
 
-    def make(maker: Callable[[], Video]) -> Video | list[str]:
+
+def make_videos(makers: Iterable[Callable[[], Video]]) -> list[Video | ProblemsError]:
+    """Call all makers in a thread pool; return a video or its problems for each of them."""
+
+    def make(maker: Callable[[], Video]) -> Video | ProblemsError:
         try:
             return maker()
         except ProblemsError as error:
-            return error.problems
-        except (ValueError, FileNotFoundError) as error:
-            return [str(error)]
+            return error
+        except (ValueError, OSError) as error:
+            return ProblemsError([str(error)])
 
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(make, makers))
-    problems = [problem for result in results if isinstance(result, list) for problem in result]
-    if problems:
-        raise ProblemsError(problems)
-    return [result for result in results if isinstance(result, Video)]
+        return list(pool.map(make, makers))
 
 
 def masks_by_frame(frames: Sequence[Path], masks: Iterable[Path]) -> dict[int, Path]:

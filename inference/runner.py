@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import progressbar
@@ -52,6 +53,7 @@ def run_eval(
     read_videos: Callable[[], Sequence[Video]],
     build_predictor: Callable[[], Predictor],
     writes_statistics: bool = False,
+    failures: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Run an eval script and return its exit status.
 
@@ -60,6 +62,7 @@ def run_eval(
         read_videos: reads the videos; it is called after the processes have joined.
         build_predictor: loads the weights.
         writes_statistics: write per-object statistics, and print them for a single video.
+        failures: sentences about the videos that `read_videos` could not read, by name.
 
     Returns:
         0: all masks are written; 1: some videos failed, the masks of the others are written;
@@ -68,6 +71,8 @@ def run_eval(
     try:
         ranks = join_ranks(settings.device, exchanges_on_cpu=True)
         videos = read_videos()
+        for name, why in failures.items() if ranks.is_main else ():
+            print(f"warning: video {name} is left out: {why}", file=sys.stderr)
         predictor = build_predictor()
         record = {
             **describe_run(predictor.settings),
@@ -76,6 +81,7 @@ def run_eval(
         }
         runner = Runner(predictor, Path(settings.output), record, ranks, writes_statistics)
         report = runner.run(videos)
+        report.failures = {**failures, **report.failures}
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -91,6 +91,7 @@ class Trainer:
         share: clips of this process per update; passes: number of passes to process them in.
         iteration: number of updates so far.
         must_stop: a process was requested to stop; all processes see it after the same update.
+        has_bad_files: a process replaced samples in its last batch; the same in all processes.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class Trainer:
         self.loss = partial(method.loss, **loss_options)
         self.hard_examples = HardExampleSchedule(settings.start_warm, settings.end_warm)
         self.iteration = 0
-        self.must_stop = False
+        self.must_stop = self.has_bad_files = False
 
     @property
     def folder(self) -> Path:
@@ -152,6 +153,7 @@ class Trainer:
         num_objects: torch.Tensor,
         first_masks: torch.Tensor | None = None,
         stop_requested: bool = False,
+        has_bad_files: bool = False,
     ) -> tuple[Scalars, torch.Tensor]:
         """Update the weights once with the clips of this process.
 
@@ -162,6 +164,7 @@ class Trainer:
             first_masks: (B, O, H, W) in {0, 1}, masks of frame 0 for the memory; by default the
                 labels.
             stop_requested: this process was requested to stop; see `must_stop`.
+            has_bad_files: samples of the batch replace those of files that cannot be used.
 
         Returns:
             Scalars of this process by name, on its device; and the logits of the last pass,
@@ -185,7 +188,9 @@ class Trainer:
             for name, value in scalars.items():
                 sums[name] = sums.get(name, 0) + value.detach() / self.passes
         is_bad = not bool(torch.isfinite(sums["total_loss"]))
-        any_bad, self.must_stop = any_over_ranks([is_bad, stop_requested], self.device)
+        any_bad, self.must_stop, self.has_bad_files = any_over_ranks(
+            [is_bad, stop_requested, has_bad_files], self.device
+        )
         if any_bad:
             raise FloatingPointError(self._explain_loss(is_bad, sums, Batch(*batch)))
         self.scaler.step(self.optimizer)

@@ -33,7 +33,7 @@ _MAY_CHANGE = {
     "load_network", "load_model", "save_dir", "static_root", "bl_root", "davis_root", "yv_root",
     "device", "num_workers", "benchmark", "report_interval", "image_interval", "save_interval",
     "keep_last", "milestones", "debug", "iterations", "id", "backbone_weights", "compile", "no_amp",
-    "precision", "plugin",
+    "precision", "plugin", "max_bad_share",
     # The record has clips_per_update, which must be equal.
     "batch_size", "global_batch",
 }  # fmt: skip

@@ -234,3 +234,26 @@ def test_unavailable_devices(evaluate: Evaluate, davis: Path) -> None:
     result = evaluate("davis", davis, "--device", "cuda:99")
     assert result.code == 2
     assert re.search("finds no cuda device|There is no GPU 99", result.err)
+
+
+def test_an_invalid_video_of_your_own_does_not_stop_the_others(
+    evaluate: Evaluate, synthetic: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "generic"
+    shutil.copytree(synthetic / "generic", root)
+    assert evaluate("generic", root, "--output", tmp_path / "full").code == 0
+    broken, *others = sorted(path.name for path in (root / "JPEGImages").iterdir())
+    assert others
+    mask = next((root / "Annotations" / broken).iterdir())
+    content = mask.read_bytes()
+    write_mask(mask, np.zeros(SIZE, np.uint8), DAVIS_PALETTE)
+    result = evaluate("generic", root)
+    assert result.code == 1
+    assert re.search(rf"^warning: video {broken} is left out: mask .* has no object", result.err)
+    assert re.search(rf"FAILED {broken}: mask .*{broken}/\d+\.png has no object", result.out)
+    assert not (tmp_path / "out" / broken).exists()
+    for name in others:
+        assert read_files(tmp_path / "out" / name) == read_files(tmp_path / "full" / name)
+    mask.write_bytes(content)
+    assert evaluate("generic", root).code == 0
+    assert read_files(tmp_path / "out") == read_files(tmp_path / "full")

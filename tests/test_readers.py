@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def test_generic_videos_are_in_natural_order(tmp_path: Path) -> None:
     for name in ("v10", "v2"):
         make_video(tmp_path, name, {"00000": draw_squares(4)})
     (tmp_path / "JPEGImages" / ".cache").mkdir()
-    videos = generic(tmp_path, shorter_side=12)
+    videos, invalid = generic(tmp_path, shorter_side=12)
+    assert not invalid
     assert [video.name for video in videos] == ["v2", "v10"]
     assert videos[0].working_size == (12, 18)
 
@@ -56,6 +58,10 @@ def test_problems_of_all_videos_are_reported(tmp_path: Path) -> None:
         make_video(tmp_path, f"bad{index}", {"00000": draw_squares()})
     make_video(tmp_path, "maskless", {})
     (tmp_path / "JPEGImages" / "empty").mkdir()
+    videos, invalid = generic(tmp_path)
+    assert [video.name for video in videos] == ["fine"]
+    assert len(invalid) == 14
+    shutil.rmtree(tmp_path / "JPEGImages" / "fine")
     with pytest.raises(ValueError, match="14 problems were found") as caught:
         generic(tmp_path)
     lines = str(caught.value).splitlines()

@@ -5,17 +5,11 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from torch._utils import ExceptionWrapper
-from torch.utils.data import default_collate
 
-import train
-from datasets.clips import ClipSample
-from datasets.sampler import ClipBatches
-from datasets.static import StaticClips
 from tests.training_runs import (
     Train,
     assert_equal,
@@ -75,39 +69,32 @@ def test_missing_data(
     assert not (tmp_path / "saves").exists()
 
 
-class LoaderWithWorkers:
-    """Raises errors like a data loader with workers, which needs 5 s to end after an error."""
-
-    def __init__(self, clips: StaticClips, batch_sampler: ClipBatches, **_: object) -> None:
-        self.clips, self.batches = clips, batch_sampler
-
-    def __iter__(self) -> Iterator[ClipSample]:
-        for batch in self.batches:
-            try:
-                yield default_collate([self.clips[key] for key in batch])
-            except ValueError:
-                ExceptionWrapper(where="in DataLoader worker process 0").reraise()
-
-
-@pytest.mark.parametrize("has_workers", [False, True])
-def test_truncated_image_is_named_in_one_sentence(
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_truncated_images_are_named_in_one_sentence(
     start: Train,
     synthetic: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     truncate: Callable[[Path], None],
-    has_workers: bool,
+    num_workers: int,
 ) -> None:
-    """Without the traceback of a worker."""
+    """Without the traceback of a worker: one image that ends the run, then all images."""
     root = tmp_path / "static"
     shutil.copytree(synthetic / "static" / "ECSSD", root / "ECSSD")
     truncate(root / "ECSSD" / "image0001.jpg")
-    if has_workers:
-        monkeypatch.setattr(train, "DataLoader", LoaderWithWorkers)
-    assert start("x", "-i", 3, "--static_root", root) == 2
+    options = ("-i", 3, "--static_root", root, "--num_workers", num_workers)
+    assert start("x", *options, "--max_bad_share", 0) == 2
     errors = capsys.readouterr().err
     assert re.search(r"^train.py: error: .*image0001\.jpg cannot be read", errors, re.MULTILINE)
+    assert "Traceback" not in errors
+    truncate(root / "ECSSD" / "image0000.jpg")
+    assert start("y", *options) == 2
+    errors = capsys.readouterr().err
+    assert re.search(
+        r"^train.py: error: None of 3 samples .*image000\d\.jpg cannot be read",
+        errors,
+        re.MULTILINE,
+    )
     assert "Traceback" not in errors
 
 

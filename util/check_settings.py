@@ -42,6 +42,8 @@ def check_train(settings: TrainSettings) -> None:
         raise ValueError("--static_share must be from 0 to below 1.")
     if not 0 <= settings.paste_share <= 1:
         raise ValueError("--paste_share must be from 0 to 1.")
+    if not 0 <= settings.max_bad_share <= 1:
+        raise ValueError("--max_bad_share must be from 0 to 1.")
     if settings.stage in ("2", "3") and settings.davis_root == settings.yv_root == LEFT_OUT:
         raise ValueError(
             "--davis_root none and --yv_root none leave no data: give one of the folders."

@@ -118,6 +118,13 @@ class TrainSettings:
         only=("1", "2", "3"),
     )
 
+    max_bad_share: float = _data(
+        0.01,
+        "end the run if more files cannot be used for training than this share of an epoch's "
+        "samples, or 5 if that is more; until then, other samples replace theirs; 0: end at the "
+        "first one",
+    )
+
     perturb_min: float | None = _method(
         None,
         "perturb the first mask to an IoU with the true mask drawn from [perturb_min, "

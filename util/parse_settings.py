@@ -29,15 +29,13 @@ from util.presets import (
 from util.registration import check_options
 
 
-def parse_train(argv: Sequence[str] | None = None) -> list[TrainSettings]:
+def parse_train(argv: Sequence[str] | None = None, prog: str = "train.py") -> list[TrainSettings]:
     """Parse the command line of train.py into the settings of each stage.
 
     With several stages, run <id>_s0 is followed by <id>_s03, which starts from its last weights.
-    Plugins are imported first. Wrong options exit with a sentence.
+    Plugins are imported first. Wrong options exit with a sentence, which starts with `prog`.
     """
-    parser = Parser(
-        prog="train.py", description="Train a network.", others=_commands_by_flag("train.py")
-    )
+    parser = Parser(prog=prog, description="Train a network.", others=_commands_by_flag("train.py"))
     _import_plugins(parser, argv)
     add_fields(parser, dataclasses.fields(TrainSettings), TrainSettings, _describe(parser, argv))
     given = _parse(parser, argv)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -17,6 +18,8 @@ from torch.distributed.rendezvous import rendezvous
 from util.devices import pick_device
 
 _JOIN_SECONDS = 1800  # timeout for all processes to start
+# Errors of gloo and NCCL when another process has ended.
+_LOST = re.compile("gloo|NCCL|Connection (closed|reset)|Broken pipe")
 # Timeout while fast processes wait for slow ones.
 _EVALUATION_TIME = timedelta(days=30)
 
@@ -130,6 +133,11 @@ def leave_ranks() -> None:
     """Leave the process group; no effect without one."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_lost_process(error: RuntimeError) -> bool:
+    """Return True if an exchange failed because another process has ended."""
+    return dist.is_initialized() and _LOST.search(str(error)) is not None
 
 
 def any_over_ranks(flags: Sequence[bool], device: torch.device) -> list[bool]:

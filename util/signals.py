@@ -15,8 +15,10 @@ INTERRUPTED = 128 + signal.SIGINT
 class StopRequest:
     """Context that records the first SIGTERM or SIGINT in `received`.
 
-    A second signal raises KeyboardInterrupt. In a thread other than the main one, which receives no
-    signals, the context does nothing.
+    A second signal raises KeyboardInterrupt, and a third one ends the process at once. But a second
+    SIGTERM has no effect: a scheduler signals all processes, and torchrun passes on its own SIGTERM
+    to the same processes. In a thread other than the main one, which receives no signals, the
+    context does nothing.
     """
 
     def __init__(self) -> None:
@@ -39,7 +41,11 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received == number == signal.SIGTERM:
+            return
         if self.received:
+            for handled in self._before:
+                signal.signal(handled, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.received = number
 
@@ -48,7 +54,7 @@ def leave_signals_to_main() -> None:
     """Ignore SIGTERM and SIGINT in a worker process.
 
     A scheduler signals all processes of a job, but only the main process decides when to end.
-    PyTorch's workers end with it.
+    Workers end with it (datasets/loader.py).
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -57,9 +57,9 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
 import cv2
 import numpy as np
 import progressbar
-from torch.utils.data import DataLoader
 
-from datasets.clips import TrainingClips, start_worker
+from datasets.clips import TrainingClips
+from datasets.loader import load_samples
 from datasets.sampler import ClipBatches
 from datasets.static import StaticClips, find_static_pairs, mix_static
 from datasets.training_videos import JumpSchedule, VideoClips, VideoSet
@@ -143,17 +143,14 @@ def measure_loader(clips: TrainingClips, num_samples: int, num_workers: int) -> 
     batch = 4
     num_warm_up = 2 * max(num_workers, 1)
     iterations = max(num_samples // batch, 1) + num_warm_up
-    loader = DataLoader(
-        clips,
-        batch_sampler=ClipBatches(len(clips), batch, range(iterations)),
-        num_workers=num_workers,
-        worker_init_fn=start_worker,
-    )
+    keys = ClipBatches(len(clips), batch, range(iterations))
     start = 0.0
-    for number, _ in enumerate(loader, 1):
-        if number == num_warm_up:
-            start = time.perf_counter()
-    return batch * (iterations - num_warm_up) / (time.perf_counter() - start) / max(num_workers, 1)
+    with load_samples(clips, keys, num_workers) as samples:
+        for number, _ in enumerate(samples, 1):
+            if number == num_warm_up:
+                start = time.perf_counter()
+        seconds = time.perf_counter() - start
+    return batch * (iterations - num_warm_up) / seconds / max(num_workers, 1)
 
 
 if __name__ == "__main__":

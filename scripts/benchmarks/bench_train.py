@@ -86,9 +86,8 @@ if __name__ == "__main__":  # --help and wrong options are answered before torch
     parse()
 
 import torch
-from torch.utils.data import DataLoader
 
-from datasets.clips import start_worker
+from datasets.loader import load_samples
 from datasets.sampler import ClipBatches
 from datasets.static import StaticClips, find_static_pairs, mix_static
 from model.methods import METHODS, build_network
@@ -214,28 +213,22 @@ def measure_loading(
 ) -> dict[str, Any]:
     """Measure steps on samples from the loader, and the share of time spent waiting for data."""
     num_warm_up = 2
-    loader = DataLoader(
-        clips,
-        batch_sampler=ClipBatches(
-            len(clips), arguments.batch_size, range(arguments.iterations + num_warm_up), ranks.rank,
-            ranks.world_size,
-        ),
-        num_workers=arguments.num_workers,
-        pin_memory=trainer.device.type == "cuda",
-        worker_init_fn=start_worker,
+    keys = ClipBatches(
+        len(clips), arguments.batch_size, range(arguments.iterations + num_warm_up), ranks.rank,
+        ranks.world_size,
     )  # fmt: skip
+    pin_memory = trainer.device.type == "cuda"
     waiting = computing = 0.0
-    batches = iter(loader)
-    for number in range(arguments.iterations + num_warm_up):
-        start = time.perf_counter()
-        sample = next(batches)
-        loaded = time.perf_counter()
-        seconds = time_call(
-            partial(trainer.step, sample.images, sample.labels, sample.num_objects), trainer.device
-        )
-        if number >= num_warm_up:
-            waiting += loaded - start
-            computing += seconds
+    with load_samples(clips, keys, arguments.num_workers, pin_memory) as batches:
+        for number in range(arguments.iterations + num_warm_up):
+            start = time.perf_counter()
+            sample = next(batches)
+            loaded = time.perf_counter()
+            step = partial(trainer.step, sample.images, sample.labels, sample.num_objects)
+            seconds = time_call(step, trainer.device)
+            if number >= num_warm_up:
+                waiting += loaded - start
+                computing += seconds
     total = waiting + computing
     return {
         "name": f"{name}, images",
