@@ -35,7 +35,7 @@ from util.ranks import (
     same_over_ranks,
     was_restarted,
 )
-from util.signals import INTERRUPTED, StopRequest
+from util.signals import INTERRUPTED, StopRequest, end_process
 
 # Seconds for which the workers of a killed run may hold the lock of its folder.
 _LOCK_TIMEOUT = 15.0
@@ -215,4 +215,4 @@ def load_batches(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main)

@@ -6,13 +6,14 @@ import contextlib
 import multiprocessing
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import cv2
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from datasets.clips import ClipSample, TrainingClips
+from datasets.clips import TrainingClips
 from util.signals import leave_signals_to_main
 
 # Seconds for workers to end before they are killed.
@@ -25,8 +26,10 @@ def load_samples(
     batches: Iterable[list[tuple[int, int]]],
     num_workers: int,
     pin_memory: bool = False,
-) -> Iterator[Iterator[ClipSample]]:
-    """Yield an iterator over collated samples; its workers end with the block, however that ends.
+) -> Iterator[Iterator[Any]]:
+    """Yield an iterator over batches; its workers end with the block, however that ends.
+
+    A batch is a `ClipSample` with a batch dimension before each tensor and lists of texts.
 
     Args:
         clips: the training data.
@@ -69,7 +72,7 @@ def _start_worker(_: int) -> None:
     leave_signals_to_main()
 
 
-def _end_workers(samples: Iterator[ClipSample]) -> None:
+def _end_workers(samples: Iterator[Any]) -> None:
     """End the workers of a loader.
 
     After an error, its traceback keeps the loader alive. At exit, `multiprocessing` would then send

@@ -15,6 +15,7 @@ from datasets.clips import ReplacingClips
 from datasets.static import StaticClips, find_static_pairs, mix_static
 from datasets.training_videos import JumpSchedule, VideoClips, VideoSet
 from datasets.video_list import find_davis
+from model import training_loop
 from model.training_loop import BadFiles
 from tests.training_runs import assert_equal, load, make_train
 from util.masks import write_mask
@@ -124,6 +125,17 @@ def test_too_many_bad_files_save_and_end_the_run(
     shutil.copy(static / DATA / "image0.jpg", static / DATA / "image1.jpg")
     options = ("--max_bad_share", 0, "--load_model", "auto")
     assert train("run", "--static_root", static, "-i", 9, *options) == 0
+
+
+def test_files_of_all_processes_are_named(
+    static: Path, synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = "frame elsewhere.jpg is damaged"
+    monkeypatch.setattr(training_loop, "gather_over_ranks", lambda problems: [problems, [other]])
+    assert make_train(synthetic, tmp_path)("run", "--static_root", static, "-i", 5) == 0
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert log.count(f": {other}. Another sample replaces it.") == 1
+    assert "bad files: 3;" in log
 
 
 def test_share_and_smallest_number_of_bad_files() -> None:

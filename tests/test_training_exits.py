@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def act_in_step(monkeypatch: pytest.MonkeyPatch, act: Any) -> None:
         return step(self, *args, **options)
 
     monkeypatch.setattr(Trainer, "step", step_and_act)
+
+
+def signal_twice(number: signal.Signals) -> None:
+    for _ in range(2):
+        os.kill(os.getpid(), number)
 
 
 def test_unexpected_error_in_a_worker(start: Train, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +119,7 @@ def test_one_signal(
 
 
 def test_two_signals(start: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    act_in_step(monkeypatch, lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)])
+    act_in_step(monkeypatch, partial(signal_twice, signal.SIGINT))
     assert start() == INTERRUPTED
 
 
@@ -121,7 +127,7 @@ def test_a_scheduler_signals_all_processes(
     start: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The training process gets SIGTERM twice, since torchrun passes on its own."""
-    act_in_step(monkeypatch, lambda: [os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
+    act_in_step(monkeypatch, partial(signal_twice, signal.SIGTERM))
     assert start() == STOPPED
     assert (tmp_path / "saves" / "run" / "run_checkpoint.pth").exists()
 

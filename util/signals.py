@@ -1,11 +1,16 @@
-"""Graceful shutdown: SIGTERM and Ctrl-C end a run after its current iteration."""
+"""Ends of runs: SIGTERM and Ctrl-C end training after its current iteration."""
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 # Exit statuses of shells and schedulers after SIGTERM and after Ctrl-C.
 STOPPED = 128 + signal.SIGTERM
@@ -48,6 +53,25 @@ class StopRequest:
                 signal.signal(handled, signal.SIG_DFL)
             raise KeyboardInterrupt
         self.received = number
+
+
+def end_process(main: Callable[[], int]) -> NoReturn:
+    """Run a command and end the process with its exit status, without Python's own clean-up.
+
+    The clean-up of torch takes more than a second of a core, and waits for threads and processes
+    that may not end. The command must have closed its files.
+    """
+    try:
+        status = main()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 def leave_signals_to_main() -> None:

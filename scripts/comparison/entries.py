@@ -17,7 +17,7 @@ import torch
 
 import eval_generic
 from datasets.davis import at_480p, davis_2016, davis_2017
-from datasets.video import Video
+from datasets.video import ProblemsError, Video
 from evaluation.comparison import Row
 from evaluation.predictions import read_ground_truth
 from evaluation.protocols import find_split, select_davis
@@ -68,7 +68,11 @@ class Entry:
         """
         settings = self.settings
         if self.script == "generic":
-            return eval_generic.read_videos(settings)
+            invalid: dict[str, str] = {}
+            videos = eval_generic.read_videos(settings, invalid)
+            if invalid:
+                raise ProblemsError([*invalid.values()])
+            return videos
         read = davis_2016 if self.script == "davis_2016" else davis_2017
         return read(Path(settings.davis_path), settings.split, shorter_side=settings.shorter_side)
 

@@ -44,6 +44,7 @@ from datasets.clips import ClipSample
 from datasets.static import StaticClips
 from model.trainer import Trainer
 from util.ranks import started_ranks
+from util.signals import end_process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,4 +81,4 @@ def _fail_in_worker() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main)
