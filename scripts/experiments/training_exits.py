@@ -135,7 +135,9 @@ class Run:
         """Seconds from `start` to the end of the processes of train.py, and to that of all."""
         training = self.wait_for(lambda: not self.training_processes(), timeout)
         seconds = time.monotonic() - start
-        everything = training and self.wait_for(lambda: not self.processes(), timeout)
+        everything = training and self.wait_for(
+            lambda: self.process.poll() is not None and not self.processes(), timeout
+        )
         total = time.monotonic() - start
         return seconds if training else None, total if everything else None
 
