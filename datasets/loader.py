@@ -52,8 +52,9 @@ def load_samples(
     samples = iter(loader)
     try:
         yield samples
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+    except (RuntimeError, ConnectionError) as error:  # the latter in the middle of a transfer
+        is_worker = str(error).startswith("DataLoader worker (pid")
+        if not (is_worker or isinstance(error, ConnectionError)):
             raise
         raise ValueError(
             "A data loading process was killed, possibly because the machine ran out of memory: "
@@ -81,11 +82,13 @@ def _end_workers(samples: Iterator[Any]) -> None:
     if not isinstance(samples, _MultiProcessingDataLoaderIter):
         return
     killer = threading.Timer(_PATIENCE, _kill_workers)
-    killer.start()
-    # The handler of torch raises a RuntimeError if workers were killed.
-    with contextlib.suppress(RuntimeError):
-        samples._shutdown_workers()
-    killer.cancel()
+    for _ in range(2):
+        # At any line, the signal handler of torch may raise a RuntimeError about a killed worker.
+        with contextlib.suppress(RuntimeError):
+            if killer.ident is None:
+                killer.start()
+            samples._shutdown_workers()
+            killer.cancel()
 
 
 def _kill_workers() -> None:
