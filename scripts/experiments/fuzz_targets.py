@@ -76,7 +76,7 @@ def make_targets(root: Path) -> list[Target]:
     weights = root / "weights.pth"
     save_network(weights, trainer.network, {"settings": {}})
 
-    own = partial(_read_videos, lambda: generic(root / "generic", 32))
+    own = partial(_read_videos, lambda: generic(root / "generic", 32)[0])
     val = partial(_read_videos, lambda: davis_2017(davis, "val", shorter_side=32))
     valid = partial(_read_videos, lambda: youtube(yv, "valid", 32))
     clip = partial(_read_videos, lambda: [one_video(video, mask, 32)])
