@@ -134,6 +134,8 @@ class RefinedUpsampleBlock(nn.Module):
 class _AtrousConv(nn.Module):
     """A dilated 3x3 convolution, or a 1x1 convolution if `rate` is 1; then batch norm and ReLU."""
 
+    conv_norm_pairs = (("atrous_conv", "bn"),)
+
     def __init__(self, in_channels: int, out_channels: int, rate: int) -> None:
         super().__init__()
         size, padding = (1, 0) if rate == 1 else (3, rate)
@@ -156,6 +158,8 @@ class AtrousPyramid(nn.Module):
         channels: channels of input and output.
         width: channels of each of the five branches.
     """
+
+    conv_norm_pairs = (("global_avg_pool.1", "global_avg_pool.2"), ("conv1", "bn1"))
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
