@@ -12,6 +12,7 @@ import torch
 
 from model.features import MemoryEntry, MemoryView, Rows
 from model.memory_bank import MemoryBank, Slot
+from util.devices import HostCopy
 from util.presets import POLICY_OPTIONS
 from util.registration import check_options, check_parameters, memory_options
 
@@ -233,18 +234,34 @@ class QualityGated(MemoryPolicy):
         must_store: bool = False,
     ) -> None:
         """See MemoryPolicy."""
-        quality = self._measure(bank, entry, is_annotation)
-        is_good = quality > self.quality_threshold
-        if is_annotation or must_store or (is_good and self._is_due(bank, frame_index)):
-            self._evict(bank)
-            bank.append(entry, frame_index, is_annotation=is_annotation, quality=quality)
-        else:
-            bank.append(entry, frame_index, is_temporary=True)
-
-    def _measure(self, bank: MemoryBank, entry: MemoryEntry, is_annotation: bool) -> float:
-        """Compute the mean quality of a frame's objects relative to the reference."""
         assert entry.quality is not None
-        qualities = entry.quality[0].float()  # (O,)
+        self._decide(bank)
+        bank.append(entry, frame_index, is_temporary=True, is_annotation=is_annotation)
+        quality = HostCopy(entry.quality[0].float())  # (O,)
+        bank.undecided = quality, is_annotation or must_store
+        if quality.is_complete:  # else the next frame decides, so that this one does not wait
+            self._decide(bank)
+
+    def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
+        """See MemoryPolicy."""
+        if self.mem_capacity:  # storing the latest frame may evict another
+            self._decide(bank)
+        return bank.view()
+
+    def _decide(self, bank: MemoryBank) -> None:
+        """Store the temporary slot permanently if it must be, or if its quality is high."""
+        if bank.undecided is None:
+            return
+        (quality, must_store), bank.undecided = bank.undecided, None
+        slot = bank.slots[-1]
+        measured = self._measure(bank, quality.read(), slot.is_annotation)
+        is_good = measured > self.quality_threshold
+        if must_store or (is_good and self._is_due(bank, slot.frame_index)):
+            self._evict(bank)
+            bank.keep_temporary(measured)
+
+    def _measure(self, bank: MemoryBank, qualities: torch.Tensor, is_annotation: bool) -> float:
+        """Compute the mean quality (O,) of a frame's objects relative to the reference."""
         is_predicted = self.quality_reference == "prediction"
         if is_annotation or is_predicted:
             qualities = qualities[qualities > 0]

@@ -87,28 +87,26 @@ def test_peak_of_live_tensors(gpu: FakeGpu) -> None:
     assert work.peak_bytes == 4000
 
 
-def summary(works: list[Work]) -> tuple[int, int, int]:
-    """Waits and copies of all frames, and the most kernels of a frame."""
-    waits, copies = (sum(getattr(work, name) for work in works) for name in ("waits", "copies"))
-    return waits, copies, max(work.kernels for work in works)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_a_session_does_not_wait(gpu: FakeGpu, method: str) -> None:
-    predictor = make_predictor(method, "tiny")
-    works = [*segment_on_gpu(gpu, predictor, num_objects=3, num_frames=8)]
-    assert summary(works[2:])[:2] == (0, 0), works
+    works = [*segment_on_gpu(gpu, make_predictor(method, "tiny"), 3, num_frames=5)]
+    for work in works[2:]:
+        # QDMN decides about a frame when it stores the next one. If the caller has not waited for
+        # the frame's results by then, the session waits for its quality.
+        waits = {"wait: event": 1} if method == "qdmn" else {}
+        assert {k: v for k, v in work.operations.items() if k.startswith("wait")} == waits
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_tracker_waits_once_per_frame(gpu: FakeGpu, method: str) -> None:
-    works = [*segment_arrays(gpu, make_predictor(method, "tiny"), 3, num_frames=8)]
+    works = [*segment_arrays(gpu, make_predictor(method, "tiny"), 3, num_frames=5)]
     assert all(work.waits == 1 for work in works[2:]), [work.operations for work in works]
 
 
 VARIANTS: dict[str, dict[str, object]] = {
-    "views": {"scales": (1.0, 1.5), "flip": True},
-    "half precision": {"precision": "float16", "mem_half": True},
+    "views": {"scales": (1.0, 0.7), "flip": True},
+    "half precision": {"precision": "float16"},
+    "half memory": {"mem_half": True},
     "capacity": {"mem_capacity": 4, "mem_every": 1},
     "kernel": {"use_km": True},
     "all rows": {"top": 0},
@@ -120,24 +118,24 @@ VARIANTS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_all_tensors_are_on_one_device(gpu: FakeGpu, method: str, variant: str) -> None:
     predictor = make_predictor(method, "tiny", **VARIANTS[variant])
-    works = [*segment_arrays(gpu, predictor, 2, num_frames=8, annotated=(0, 5))]
-    assert len(works) == 8
+    works = [*segment_arrays(gpu, predictor, 2, num_frames=5, annotated=(0, 2))]
+    assert len(works) == 5
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_the_session_for_davis(gpu: FakeGpu, method: str) -> None:
     predictor = make_predictor(method, "tiny")
     predictor.session_type = InferenceCore
-    assert len([*segment_on_gpu(gpu, predictor, num_objects=2, num_frames=4)]) == 4
+    assert len([*segment_on_gpu(gpu, predictor, num_objects=2, num_frames=3)]) == 3
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_training_step_waits_once(gpu: FakeGpu, method: str) -> None:
-    *_, work = train(gpu, method, "tiny", num_steps=2)
+    *_, work = train(gpu, method, "tiny", num_steps=1)
     assert work.waits == 1, work.operations
 
 
 @pytest.mark.parametrize(("method", "most"), [("stcn", 110)])
 def test_kernels_of_a_frame(gpu: FakeGpu, method: str, most: int) -> None:
-    works = [*segment_on_gpu(gpu, make_predictor(method, "base"), 3, num_frames=4)]
+    works = [*segment_on_gpu(gpu, make_predictor(method, "base"), 3, num_frames=3)]
     assert works[2].kernels < most, works[2].operations

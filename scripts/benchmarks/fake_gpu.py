@@ -36,6 +36,24 @@ _WITHOUT_KERNEL = {
 }  # fmt: skip
 
 
+class _Event:
+    """A CUDA event, which waits if the process has not waited since it was recorded."""
+
+    def __init__(self, gpu: FakeGpu) -> None:
+        self._gpu = gpu
+        self._recorded = 0
+
+    def record(self, stream: None) -> None:
+        self._recorded = self._gpu.num_syncs
+
+    def query(self) -> bool:
+        return self._gpu.num_syncs > self._recorded
+
+    def synchronize(self) -> None:
+        if not self.query():
+            self._gpu.wait("event")
+
+
 @dataclass
 class Work:
     """Work of the pretended GPU during `FakeGpu.measure`.
@@ -70,6 +88,7 @@ class FakeGpu(TorchDispatchMode):
         self._bytes = 0  # of all live tensors
         self._storages: set[int] = set()
         self._pinned: dict[int, torch.UntypedStorage] = {}
+        self.num_syncs = 0  # how often all work so far was complete
 
     @contextlib.contextmanager
     def run(self) -> Iterator[FakeGpu]:
@@ -82,6 +101,8 @@ class FakeGpu(TorchDispatchMode):
                 (FakeTensor, "tolist", lambda tensor: self._to_list(tensor)),
                 (FakeTensor, "__deepcopy__", _deepcopy),
                 (torch.Tensor, "backward", _make_gradients),
+                (torch.cuda, "current_stream", lambda device: None),
+                (torch.cuda, "Event", lambda: _Event(self)),
             ):
                 stack.enter_context(mock.patch.object(target, name, value))
             for cache in caches:
@@ -120,14 +141,14 @@ class FakeGpu(TorchDispatchMode):
             return self._to_list(args[0])
         is_wait, result = self._run_with_values(func, args, kwargs)
         if is_wait:
-            self._wait(func)
+            self.wait(func)
         if not _is_view(func) and func.overloadpacket.__name__ not in _WITHOUT_KERNEL:
             self._work.kernels += 1
             self._work.operations[func.overloadpacket.__name__] += 1
         return self._track(result)
 
     def _run_on_cpu(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if func is _ATEN._pin_memory.default:  # needs a driver
+        if func in (_ATEN.pin_memory.default, _ATEN._pin_memory.default):  # they need a driver
             storage = args[0].untyped_storage()
             self._pinned[storage._cdata] = storage
             return args[0]
@@ -170,9 +191,11 @@ class FakeGpu(TorchDispatchMode):
         self._work.copies += 1
         self._work.operations["copy to GPU" if is_to_gpu else "copy to CPU"] += 1
         if is_to_gpu:
-            is_blocking |= source.untyped_storage()._cdata not in self._pinned
+            # torch copies other layouts to memory that is not pinned.
+            is_pinned = source.untyped_storage()._cdata in self._pinned
+            is_blocking |= not (is_pinned and _is_dense(source))
         if is_blocking:
-            self._wait(func)
+            self.wait(func)
         if is_to_gpu:
             return self._track(func(*args, **kwargs))
         if func is _ATEN.copy_.default:
@@ -183,11 +206,13 @@ class FakeGpu(TorchDispatchMode):
     def _to_list(self, tensor: torch.Tensor) -> Any:
         """Read values, in place of `tolist` and `item`."""
         self._work.copies += 1
-        self._wait("values")
+        self.wait("values")
         with unset_fake_temporarily():
             return torch.ones(tensor.shape, dtype=tensor.dtype).tolist()
 
-    def _wait(self, cause: object) -> None:
+    def wait(self, cause: object) -> None:
+        """Wait until all work so far is complete."""
+        self.num_syncs += 1
         self._work.waits += 1
         self._work.operations[f"wait: {cause}"] += 1
 
@@ -207,6 +232,13 @@ class FakeGpu(TorchDispatchMode):
     def _free(self, identity: int, num_bytes: int) -> None:
         self._storages.discard(identity)
         self._bytes -= num_bytes
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether a tensor of the CPU is contiguous, perhaps after a permutation."""
+    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    with unset_fake_temporarily():
+        return tensor.permute(order).is_contiguous()
 
 
 def _is_view(func: Any) -> bool:
