@@ -248,7 +248,8 @@ class Network(nn.Module):
         Batch norms that are not folded (see model/folding.py) stay in float32.
 
         Args:
-            exact: disable Winograd convolutions, so that results are rounded as torch rounds them.
+            exact: disable Winograd and fused convolutions, so that results are rounded as torch
+                rounds them.
             compile_mode: mode of torch.compile; "" disables it.
 
         Raises:

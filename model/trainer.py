@@ -241,9 +241,7 @@ class Trainer:
             return self.unroll.no_sync()
         return nullcontext()
 
-    def _explain_loss(
-        self, is_bad: bool, scalars: Scalars, batch: Sequence[torch.Tensor]
-    ) -> str:
+    def _explain_loss(self, is_bad: bool, scalars: Scalars, batch: Sequence[torch.Tensor]) -> str:
         """Save the batch of a loss that is not finite, and describe the failure."""
         if not is_bad:
             return f"The loss of another process is not finite at iteration {self.iteration}."

@@ -15,7 +15,7 @@ from scripts.benchmarks.bench_gpu_work import (
     segment_on_gpu,
     train,
 )
-from scripts.benchmarks.fake_gpu import GPU, FakeGpu, Work
+from scripts.benchmarks.fake_gpu import GPU, FakeGpu
 
 METHODS = ["stcn", "gsfm", "qdmn", "rde", "imsfr"]
 

@@ -115,9 +115,7 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
         yield _make_row(method, 2, "training", works[1:])
 
 
-def _make_row(
-    method: str, num_objects: int, run: str, works: Sequence[Work]
-) -> dict[str, object]:
+def _make_row(method: str, num_objects: int, run: str, works: Sequence[Work]) -> dict[str, object]:
     return {
         "method": method,
         "objects": num_objects,
@@ -148,9 +146,7 @@ def segment_on_gpu(
     """Segment frames that are on the GPU with a session; yield the work of each frame."""
     session = predictor.start(num_frames)
     for t in range(num_frames):
-        frame = predictor.normalise(
-            torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8, device=GPU)
-        )
+        frame = predictor.normalise(torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8, device=GPU))
         masks = None
         if t == 0:
             masks = {o + 1: torch.zeros(HEIGHT, WIDTH, device=GPU) for o in range(num_objects)}

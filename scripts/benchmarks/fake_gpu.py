@@ -122,7 +122,11 @@ class FakeGpu(TorchDispatchMode):
         self._work = Work()
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
@@ -183,7 +187,7 @@ class FakeGpu(TorchDispatchMode):
         source = args[0] if func is _ATEN._to_copy.default else args[1]
         target = kwargs.get("device") or args[0].device
         is_from_gpu, is_to_gpu = isinstance(source, FakeTensor), torch.device(target).type == "cuda"
-        if is_from_gpu == is_to_gpu or source.ndim == 0 and func is _ATEN.copy_.default:
+        if is_from_gpu == is_to_gpu or (source.ndim == 0 and func is _ATEN.copy_.default):
             self._work.kernels += 1
             self._work.operations[func.overloadpacket.__name__] += 1
             return self._track(func(*args, **kwargs))
