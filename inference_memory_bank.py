@@ -13,6 +13,7 @@ import torch
 from model.features import MemoryEntry, MemoryView, Rows
 from model.memory_bank import MemoryBank, Slot
 from util.devices import HostCopy
+from util.positions import parse_positions
 from util.presets import POLICY_OPTIONS
 from util.registration import check_options, check_parameters, memory_options
 
@@ -87,8 +88,12 @@ class MemoryPolicy:
 
     def _evict(self, bank: MemoryBank) -> None:
         """Evict frames until one more can be stored."""
-        while self.mem_capacity and len(bank.stored) >= self.mem_capacity - self.num_reserved:
+        while self._is_full(bank):
             bank.remove(self._choose_evicted(bank))
+
+    def _is_full(self, bank: MemoryBank) -> bool:
+        """Whether a frame must be evicted before another can be stored."""
+        return 0 < self.mem_capacity <= len(bank.stored) + self.num_reserved
 
     def _choose_evicted(self, bank: MemoryBank) -> Slot:
         """Choose the slot to evict, never the first one."""
@@ -153,7 +158,7 @@ class IsogenousSampling(EveryN):
             raise ValueError("sample_from and sample_seed must be 0 or more.")
         if not 0 < self.sample_share <= 1:
             raise ValueError(f"sample_share must be in (0, 1]; it is {self.sample_share}.")
-        _parse_positions(self.sample_keep, 100)
+        parse_positions(self.sample_keep, 100)
 
     def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
         """See MemoryPolicy."""
@@ -162,32 +167,7 @@ class IsogenousSampling(EveryN):
             return bank.view()
         rng = np.random.default_rng((self.sample_seed, frame_index))
         drawn = rng.choice(num, max(int(num * self.sample_share), 1), replace=False)
-        return bank.view(sorted({*drawn.tolist(), *_parse_positions(self.sample_keep, num)}))
-
-
-def _parse_positions(text: str, num: int) -> set[int]:
-    """Parse indices and slices of `num` elements, such as "1,-5:" or ":2,-5:-1".
-
-    Raises:
-        ValueError: a part is not an index or slice.
-    """
-    positions: set[int] = set()
-    for part in text.split(","):
-        try:
-            start, *rest = [int(end) if end else None for end in part.split(":")]
-            if rest:
-                (stop,) = rest
-                positions.update(range(num)[start:stop])
-            elif start is None:
-                raise ValueError("an empty part")
-            else:
-                positions.update(range(num)[start : start + 1 or None])
-        except ValueError as error:
-            raise ValueError(
-                f"sample_keep {text!r} contains {part!r}, which is not an index or slice: give for "
-                "example 1 or 0:2 or -5:, separated by commas."
-            ) from error
-    return positions
+        return bank.view(sorted({*drawn.tolist(), *parse_positions(self.sample_keep, num)}))
 
 
 @dataclass(frozen=True)
@@ -244,7 +224,7 @@ class QualityGated(MemoryPolicy):
 
     def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
         """See MemoryPolicy."""
-        if self.mem_capacity:  # storing the latest frame may evict another
+        if self._is_full(bank):  # storing the latest frame would evict another
             self._decide(bank)
         return bank.view()
 

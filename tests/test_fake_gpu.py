@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,3 +141,17 @@ def test_a_training_step_waits_once(gpu: FakeGpu, method: str) -> None:
 def test_kernels_of_a_frame(gpu: FakeGpu, method: str, most: int) -> None:
     works = [*segment_on_gpu(gpu, make_predictor(method, "base"), 3, num_frames=3)]
     assert works[2].kernels < most, works[2].operations
+
+
+def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "work.json"
+    argv = ["--methods", "stcn", "--objects", "2", "--size", "tiny", "--frames", "3"]
+    assert bench_gpu_work.main([*argv, "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["run"], row["waits"]) for row in rows] == [
+        ("session", 0), ("tracker", 1), ("training", 1)
+    ]  # fmt: skip
+    assert all(row["kernels"] > 20 and row["peak_bytes"] > 10_000 for row in rows)
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    with pytest.raises(SystemExit):
+        bench_gpu_work.main(["--frames", "2"])

@@ -3,7 +3,7 @@
     python scripts/benchmarks/bench_gpu_work.py
 
 The code for CUDA runs on a pretended GPU (scripts/benchmarks/fake_gpu.py), whose tensors have
-shapes but no values. Per frame after the first one (mean) and per training step, the table has:
+shapes but no values. Per frame after the first two (mean) and per training step, the table has:
 waits of the process for the GPU, copies between CPU and GPU, and kernels, which are operations that
 do more than allocate or make a view. The peak is that of all tensors on the GPU, weights included,
 without the scratch memory of operations. "session": frames and probabilities stay on the GPU;
@@ -52,14 +52,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="precision of inference (default: float32)",
     )
     parser.add_argument(
-        "--frames", type=int, default=11, help="frames of the video, at least 2 (default: 11)"
+        "--frames", type=int, default=8, help="frames of the video, at least 3 (default: 8)"
     )
     parser.add_argument(
         "--json", type=output_file, metavar="FILE", help="also write the results here"
     )
     arguments = parser.parse_args(argv)
-    if arguments.frames < 2 or min(arguments.objects) < 1:
-        parser.error("--frames must be at least 2, --objects at least 1.")
+    if arguments.frames < 3 or min(arguments.objects) < 1:
+        parser.error("--frames must be at least 3, --objects at least 1.")
     return arguments
 
 
@@ -109,7 +109,7 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
                     )
                     segment = segment_on_gpu if run == "session" else segment_arrays
                     works = [*segment(gpu, predictor, num_objects, arguments.frames)]
-                yield _make_row(method, num_objects, run, works[1:])
+                yield _make_row(method, num_objects, run, works[2:])
         with FakeGpu().run() as gpu:
             works = [*train(gpu, method, arguments.size, num_steps=2)]
         yield _make_row(method, 2, "training", works[1:])
