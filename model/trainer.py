@@ -245,12 +245,13 @@ class Trainer:
         """Save the batch of a loss that is not finite, and describe the failure."""
         if not is_bad:
             return f"The loss of another process is not finite at iteration {self.iteration}."
-        first_masks = batch[3] if len(batch) > 3 else self._split(batch[1][:, 0])
+        images, labels, num_objects, *given = batch
+        first_masks = given[0] if given else self._split(labels[:, 0])
         path = self.folder / f"bad_batch_{self.iteration}_rank{self.ranks.rank}.pth"
         with atomic_path(path) as temporary:
             torch.save(
                 {
-                    **Batch(*batch[:3], first_masks)._asdict(),
+                    **Batch(images, labels, num_objects, first_masks)._asdict(),
                     "scalars": {name: value.item() for name, value in scalars.items()},
                     "weights": self.network.state_dict(),
                 },
