@@ -83,7 +83,7 @@ class InferenceCore:
         self.half_memory = half_memory
         self.labels: list[int] = []  # labels of the objects, in the order of the probabilities
         self.frame_index = -1  # index of the latest frame
-        self.quality: dict[int, float] = {}  # label -> predicted quality, if computed (QDMN)
+        self._quality: tuple[list[int], torch.Tensor] | None = None  # labels, (O,)
         # (CK, h, w) of the latest frame; None if it has no object, or was skipped.
         self.query_key: torch.Tensor | None = None
         self._size: tuple[int, ...] | None = None
@@ -144,7 +144,7 @@ class InferenceCore:
             self._check_masks(masks, size)
         self._size = size
         self.frame_index += 1
-        self.quality = {}
+        self._quality = None
         self.query_key = None
         self._is_finished = is_last
         if masks is not None:
@@ -152,6 +152,17 @@ class InferenceCore:
         if self.labels:
             return self._propagate(frame, is_last)
         return torch.ones(1, *size, device=self.network.mean.device)
+
+    @property
+    def quality(self) -> dict[int, float]:
+        """Predicted quality of the latest frame's masks by label, if computed (QDMN).
+
+        Reading it waits for a GPU.
+        """
+        if self._quality is None:
+            return {}
+        labels, quality = self._quality
+        return dict(zip(labels, quality.tolist(), strict=True))
 
     @property
     def needs_every_frame(self) -> bool:
@@ -319,7 +330,7 @@ class InferenceCore:
         index = self.frame_index - (next_image is not None)
         entry = self._encode(frame, next_image)
         if entry.quality is not None:
-            self.quality = dict(zip(self.labels, entry.quality[0].tolist(), strict=True))
+            self._quality = [*self.labels], entry.quality[0]
         for group in self._groups:
             members = slice(group.first, group.first + group.num_objects)
             self.policy.write(

@@ -12,6 +12,8 @@ import torch
 
 from model.features import MemoryEntry, MemoryView, Rows
 from model.memory_bank import MemoryBank, Slot
+from util.devices import HostCopy
+from util.positions import parse_positions
 from util.presets import POLICY_OPTIONS
 from util.registration import check_options, check_parameters, memory_options
 
@@ -86,8 +88,12 @@ class MemoryPolicy:
 
     def _evict(self, bank: MemoryBank) -> None:
         """Evict frames until one more can be stored."""
-        while self.mem_capacity and len(bank.stored) >= self.mem_capacity - self.num_reserved:
+        while self._is_full(bank):
             bank.remove(self._choose_evicted(bank))
+
+    def _is_full(self, bank: MemoryBank) -> bool:
+        """Whether a frame must be evicted before another can be stored."""
+        return 0 < self.mem_capacity <= len(bank.stored) + self.num_reserved
 
     def _choose_evicted(self, bank: MemoryBank) -> Slot:
         """Choose the slot to evict, never the first one."""
@@ -152,7 +158,7 @@ class IsogenousSampling(EveryN):
             raise ValueError("sample_from and sample_seed must be 0 or more.")
         if not 0 < self.sample_share <= 1:
             raise ValueError(f"sample_share must be in (0, 1]; it is {self.sample_share}.")
-        _parse_positions(self.sample_keep, 100)
+        parse_positions(self.sample_keep, 100)
 
     def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
         """See MemoryPolicy."""
@@ -161,32 +167,7 @@ class IsogenousSampling(EveryN):
             return bank.view()
         rng = np.random.default_rng((self.sample_seed, frame_index))
         drawn = rng.choice(num, max(int(num * self.sample_share), 1), replace=False)
-        return bank.view(sorted({*drawn.tolist(), *_parse_positions(self.sample_keep, num)}))
-
-
-def _parse_positions(text: str, num: int) -> set[int]:
-    """Parse indices and slices of `num` elements, such as "1,-5:" or ":2,-5:-1".
-
-    Raises:
-        ValueError: a part is not an index or slice.
-    """
-    positions: set[int] = set()
-    for part in text.split(","):
-        try:
-            start, *rest = [int(end) if end else None for end in part.split(":")]
-            if rest:
-                (stop,) = rest
-                positions.update(range(num)[start:stop])
-            elif start is None:
-                raise ValueError("an empty part")
-            else:
-                positions.update(range(num)[start : start + 1 or None])
-        except ValueError as error:
-            raise ValueError(
-                f"sample_keep {text!r} contains {part!r}, which is not an index or slice: give for "
-                "example 1 or 0:2 or -5:, separated by commas."
-            ) from error
-    return positions
+        return bank.view(sorted({*drawn.tolist(), *parse_positions(self.sample_keep, num)}))
 
 
 @dataclass(frozen=True)
@@ -233,18 +214,34 @@ class QualityGated(MemoryPolicy):
         must_store: bool = False,
     ) -> None:
         """See MemoryPolicy."""
-        quality = self._measure(bank, entry, is_annotation)
-        is_good = quality > self.quality_threshold
-        if is_annotation or must_store or (is_good and self._is_due(bank, frame_index)):
-            self._evict(bank)
-            bank.append(entry, frame_index, is_annotation=is_annotation, quality=quality)
-        else:
-            bank.append(entry, frame_index, is_temporary=True)
-
-    def _measure(self, bank: MemoryBank, entry: MemoryEntry, is_annotation: bool) -> float:
-        """Compute the mean quality of a frame's objects relative to the reference."""
         assert entry.quality is not None
-        qualities = entry.quality[0].float()  # (O,)
+        self._decide(bank)
+        bank.append(entry, frame_index, is_temporary=True, is_annotation=is_annotation)
+        quality = HostCopy(entry.quality[0].float())  # (O,)
+        bank.undecided = quality, is_annotation or must_store
+        if quality.is_complete:  # else the next frame decides, so that this one does not wait
+            self._decide(bank)
+
+    def view(self, bank: MemoryBank, frame_index: int) -> MemoryView:
+        """See MemoryPolicy."""
+        if self._is_full(bank):  # storing the latest frame would evict another
+            self._decide(bank)
+        return bank.view()
+
+    def _decide(self, bank: MemoryBank) -> None:
+        """Store the temporary slot permanently if it must be, or if its quality is high."""
+        if bank.undecided is None:
+            return
+        (quality, must_store), bank.undecided = bank.undecided, None
+        slot = bank.slots[-1]
+        measured = self._measure(bank, quality.read(), slot.is_annotation)
+        is_good = measured > self.quality_threshold
+        if must_store or (is_good and self._is_due(bank, slot.frame_index)):
+            self._evict(bank)
+            bank.keep_temporary(measured)
+
+    def _measure(self, bank: MemoryBank, qualities: torch.Tensor, is_annotation: bool) -> float:
+        """Compute the mean quality (O,) of a frame's objects relative to the reference."""
         is_predicted = self.quality_reference == "prediction"
         if is_annotation or is_predicted:
             qualities = qualities[qualities > 0]

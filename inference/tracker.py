@@ -13,6 +13,7 @@ from inference.predictor import Predictor
 from inference.views import make_views
 from inference_core_yv import InferenceCoreYV
 from model.features import EncodedImage
+from util.devices import HostCopy, to_device
 from util.images import resize_image, working_size
 from util.masks import labels_of, resize_labels
 
@@ -91,9 +92,12 @@ class Tracker:
         small = working_size(size, self._predictor.settings.shorter_side)
         if mask is not None:
             mask = resize_labels(mask, small) if mask.any() else None
-        prob = self.step(resize_image(image, small), mask)
+        prob = self._step(resize_image(image, small), mask)
         assert prob is not None
-        return label_map(prob, self.labels, size)
+        is_finite = HostCopy(torch.isfinite(prob.sum()))
+        labels = label_map(prob, self.labels, size)  # the only wait for a GPU
+        _check_finite(is_finite.read())
+        return labels
 
     def encode_batch_size(self, image: np.ndarray) -> int:
         """Return the number of images of this size that are fastest in one batch."""
@@ -150,6 +154,23 @@ class Tracker:
                 finite.
         """
         start = time.perf_counter()
+        prob = self._step(image, mask, is_last, is_required, encoded)
+        if prob is not None:
+            # This waits for the device, so `seconds` counts its work.
+            _check_finite(torch.isfinite(prob.sum()))
+            self.seconds += time.perf_counter() - start
+        return prob
+
+    @torch.inference_mode()
+    def _step(
+        self,
+        image: np.ndarray,
+        mask: np.ndarray | None = None,
+        is_last: bool = False,
+        is_required: bool = True,
+        encoded: Sequence[EncodedImage] | None = None,
+    ) -> torch.Tensor | None:
+        """Run `step` without its check, which waits for the device."""
         if (
             not is_required
             and mask is None
@@ -168,13 +189,6 @@ class Tracker:
         assert total is not None
         if len(self._views) > 1:
             total /= len(self._views)
-        # This waits for the device, so `seconds` counts its work.
-        if not torch.isfinite(total.sum()):
-            raise ValueError(
-                "The probabilities are not finite: use --precision float32 without --mem_half, or "
-                "other weights."
-            )
-        self.seconds += time.perf_counter() - start
         return total
 
     def remove_object(self, label: int) -> None:
@@ -193,7 +207,7 @@ class Tracker:
 
     def _normalise(self, image: np.ndarray) -> torch.Tensor:
         """Move an image to the device and normalise it: (h, w, 3) uint8 -> (3, h, w) float32."""
-        planes = _to_tensor(image).to(self._predictor.device).permute(2, 0, 1)
+        planes = to_device(_to_tensor(image), self._predictor.device).permute(2, 0, 1)
         return self._predictor.normalise(planes)
 
     def _split(self, view: np.ndarray, mask: np.ndarray) -> dict[int, torch.Tensor]:
@@ -201,10 +215,18 @@ class Tracker:
 
         All views must have the same objects: one that is too small to appear has an empty mask.
         """
-        on_device = _to_tensor(view).to(self._predictor.device)
+        on_device = to_device(_to_tensor(view), self._predictor.device)
         return {label: (on_device == label).float() for label in labels_of(mask)}
 
 
 def _to_tensor(array: np.ndarray) -> torch.Tensor:
     """Convert an array without a copy if it can be written; that of a PIL image cannot."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _check_finite(is_finite: torch.Tensor) -> None:
+    if not is_finite:
+        raise ValueError(
+            "The probabilities are not finite: use --precision float32 without --mem_half, or "
+            "other weights."
+        )

@@ -27,6 +27,7 @@ class _BasicBlock(nn.Module):
     """
 
     expansion = 1  # channels of the output / width
+    conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("downsample.0", "downsample.1"))
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class _Bottleneck(nn.Module):
     """
 
     expansion = 4
+    conv_norm_pairs = (*_BasicBlock.conv_norm_pairs, ("conv3", "bn3"))
 
     def __init__(
         self,
@@ -125,6 +127,8 @@ class ResNetBackbone(nn.Module):
         ValueError: the depth is unknown.
     """
 
+    conv_norm_pairs = (("conv1", "bn1"),)
+
     def __init__(self, depth: int, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
         if depth not in _DEPTHS:
@@ -168,14 +172,28 @@ class ResNetBackbone(nn.Module):
         return [self.conv1, self.bn1, *layers] if layers else []
 
     def fold_blocks(self) -> None:
-        """Replace residual blocks by blocks of convolutions alone.
-
-        All batch norms must be folded into the convolutions before.
-        """
+        """Replace residual blocks whose batch norms are folded by blocks of convolutions alone."""
         for stage in (self.layer1, self.layer2, self.layer3):
             for name, block in stage.named_children():
-                if isinstance(block, _BasicBlock | _Bottleneck):
+                if isinstance(block, _BasicBlock | _Bottleneck) and _is_folded(block):
                     setattr(stage, name, _FoldedBlock(block))
+
+
+def _is_folded(block: _Block) -> bool:
+    """Return True for a residual block of this file that has only convolutions and ReLU left.
+
+    Subclasses and changed blocks may compute something else.
+    """
+    expected = {"conv": nn.Conv2d, "bn": nn.Identity, "relu": nn.ReLU}
+    layers = {name: layer for name, layer in block.named_children() if name != "downsample"}
+    shortcut = block.downsample
+    if shortcut is not None:
+        if type(shortcut) is not nn.Sequential or len(shortcut) != 2:
+            return False
+        layers.update(conv=shortcut[0], bn=shortcut[1])
+    return type(block) in (_BasicBlock, _Bottleneck) and all(
+        type(layer) is expected.get(name.rstrip("123")) for name, layer in layers.items()
+    )
 
 
 class _FoldedBlock(nn.Module):

@@ -1,4 +1,4 @@
-"""Convolutions fused with addition and ReLU, whose weights are packed once for CPUs.
+"""Convolutions fused with addition and ReLU, whose weights are packed once.
 
 Shapes: see the legend in network.py.
 """
@@ -50,30 +50,34 @@ class Packing(NamedTuple):
 
     native: Library | None  # the C++ functions; None to run all convolutions in oneDNN
     precise: bool = False  # multiply bfloat16 as float32 in Winograd convolutions
+    is_cudnn: bool = False  # run on a GPU, in cuDNN's fused convolutions
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Support copy and pickle: each process loads its own C++ library."""
-        return _restore, (self.native is not None, self.precise)
+        return _restore, (self.native is not None, self.precise, self.is_cudnn)
 
 
-def _restore(is_native: bool, precise: bool) -> Packing:
-    return Packing(load_library() if is_native else None, precise)
+def _restore(is_native: bool, precise: bool, is_cudnn: bool) -> Packing:
+    return Packing(load_library() if is_native else None, precise, is_cudnn)
 
 
 class _Packed(NamedTuple):
-    """Packed weights for one part of a convolution's input: for Winograd or for oneDNN."""
+    """Packed weights for one part of a convolution's input: for Winograd, oneDNN or cuDNN."""
 
     winograd: Weights | None = None
     onednn: torch.Tensor | None = None
+    cudnn: torch.Tensor | None = None
+    fuses: bool = False  # cuDNN can fuse the convolution with ReLU
 
 
 class Conv2d(nn.Conv2d):
     """torch's Conv2d, with optional ReLU before, and addition and ReLU after the convolution.
 
-    `pack` prepares it for inference on a CPU: 3x3 convolutions of stride 1 use Winograd's algorithm
-    (native/winograd.py) if the machine supports it. All others use oneDNN, with weights in its
-    blocked layout, which torch would otherwise compute in every call. The addition then takes no
-    extra pass over the result.
+    `pack` prepares it for inference. On a CPU, 3x3 convolutions of stride 1 use Winograd's
+    algorithm (native/winograd.py) if the machine supports it. All others use oneDNN, with weights
+    in its blocked layout, which torch would otherwise compute in every call. The addition takes no
+    extra pass over the result. On a GPU, cuDNN fuses addition and ReLU with the convolution, if its
+    results are those of torch (see `_fuses`).
     """
 
     packing: Packing | None = None
@@ -97,7 +101,7 @@ class Conv2d(nn.Conv2d):
         return copied
 
     def pack(self, packing: Packing | None) -> None:
-        """Prepare for inference on a CPU; None restores torch's convolution.
+        """Prepare for inference; None restores torch's convolution.
 
         After a change of the weights, call it again.
         """
@@ -157,6 +161,8 @@ class Conv2d(nn.Conv2d):
             convolve = self.packing.native.winograd.convolve
             return convolve(x, packed.winograd, bias, add, relu_first, relu)
         x = F.relu(x) if relu_first else x
+        if packed.cudnn is not None:
+            return self._run_cudnn(packed.cudnn, x, bias, add, relu, packed.fuses)
         place = ([*self.padding], [*self.stride], [*self.dilation], self.groups)
         ops = torch.ops.mkldnn
         if add is None:
@@ -171,6 +177,49 @@ class Conv2d(nn.Conv2d):
         # oneDNN's ReLU turns NaN into 0, which would hide broken weights and overflows.
         return F.relu_(result) if relu else result
 
+    def _run_cudnn(
+        self,
+        weight: torch.Tensor,
+        x: torch.Tensor,
+        bias: torch.Tensor | None,
+        add: torch.Tensor | None,
+        relu: bool,
+        fuses: bool,
+    ) -> torch.Tensor:
+        """Convolve on a GPU, in one kernel if it fuses the ReLU."""
+        place = (self.stride, self.padding, self.dilation, self.groups)
+        if not (relu and fuses):
+            result = F.conv2d(x, weight, bias, *place)  # type: ignore[arg-type]
+            result = result if add is None else accumulate(result, add)
+            return F.relu_(result) if relu else result
+        if add is None:
+            return torch.ops.aten.cudnn_convolution_relu(x, weight, bias, *place)
+        add = add.expand(x.shape[0], *add.shape[1:])
+        add = add.contiguous(memory_format=torch.channels_last)
+        return torch.ops.aten.cudnn_convolution_add_relu(x, weight, add, 1.0, bias, *place)
+
+    def _fuses(self, weight: torch.Tensor, x: torch.Tensor) -> bool:
+        """Compare cuDNN's fused convolution with torch's on a part of x.
+
+        cuDNN has no such kernel for some shapes and types. A ReLU that turns NaN into 0 would hide
+        broken weights and overflows.
+        """
+        x = x[:1, :, :32, :32].contiguous(memory_format=torch.channels_last)
+        broken = x.clone()
+        broken[..., 0, 0] = float("nan")
+        place = (self.stride, self.padding, self.dilation, self.groups)
+        expected = F.relu(F.conv2d(x, weight, None, *place))  # type: ignore[arg-type]
+        zero = torch.zeros_like(expected)
+        run = torch.ops.aten.cudnn_convolution_add_relu
+        try:
+            error = (run(x, weight, zero, 1.0, None, *place) - expected).abs().amax()
+            keeps_nan = run(broken, weight, zero, 1.0, None, *place).isnan().any()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            return False
+        return bool((error <= 0.02 * expected.amax()) & keeps_nan)
+
     def _weight_of(self, part: str, x: torch.Tensor) -> torch.Tensor:
         """Return the part of the weight that applies to x."""
         return self.weight
@@ -178,6 +227,8 @@ class Conv2d(nn.Conv2d):
     def _pack(self, part: str, x: torch.Tensor) -> _Packed:
         assert self.packing is not None
         weight = self._weight_of(part, x).detach()
+        if self.packing.is_cudnn:
+            return _Packed(cudnn=weight, fuses=self._fuses(weight, x))
         native = self.packing.native
         if native is not None and self._is_plain() and native.winograd.supports(weight):
             return _Packed(winograd=native.winograd.pack(weight, self.packing.precise))
@@ -249,8 +300,11 @@ def find_packing(device: torch.device, dtype: torch.dtype, exact: bool = False) 
     Args:
         device: device of the network.
         dtype: type of the weights.
-        exact: disable Winograd's algorithm, whose rounding differs from torch's.
+        exact: disable Winograd's algorithm and cuDNN's fused convolutions, whose rounding differs
+            from torch's.
     """
+    if device.type == "cuda":
+        return None if exact else Packing(None, is_cudnn=True)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return None
     if not hasattr(torch.ops.mkldnn, "_convolution_pointwise_"):

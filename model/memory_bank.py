@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from model.features import MemoryEntry, MemoryView, Rows
+from util.devices import HostCopy, to_device
 
 # Most slots allocated at the first frame, so that long videos do not start with all their memory.
 _FIRST_SLOTS = 64
@@ -59,6 +60,8 @@ class MemoryBank:
         self.slots: list[Slot] = []  # oldest first; a temporary slot is the last one
         self.embedding: MemoryEntry | None = None  # of all frames so far (SamCompression)
         self.reference_quality: float | None = None  # see QualityGated
+        # Quality (O,) of the temporary slot, and whether it must be stored (QualityGated).
+        self.undecided: tuple[HostCopy, bool] | None = None
 
     @property
     def num_slots(self) -> int:
@@ -123,6 +126,13 @@ class MemoryBank:
         self.slots.append(Slot(frame_index, is_annotation, self._num_written, quality))
         self._num_written += not is_temporary
 
+    def keep_temporary(self, quality: float) -> None:
+        """Store the temporary slot permanently."""
+        assert self._has_temporary
+        self.slots[-1] = replace(self.slots[-1], quality=quality)
+        self._has_temporary = False
+        self._num_written += 1
+
     def keep_objects(self, kept: Sequence[int], num_objects: int) -> None:
         """Remove all objects except some.
 
@@ -185,7 +195,7 @@ class MemoryBank:
         keys, values = self._keys[:, : self.num_slots], self._values[:, : self.num_slots]
         first = Rows(keys[:, 0], values[:, 0])
         if at is not None and len(at) < self.num_slots:
-            index = torch.tensor([*at], device=keys.device)
+            index = to_device(torch.tensor([*at]), keys.device)
             keys, values = keys[:, index], values[:, index]
         rows = keys.flatten(1, 2), values.flatten(1, 2)  # (G, N, CK) and (G, N, C)
         return MemoryView(*rows, first, self._latest, self._centre)

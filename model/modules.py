@@ -134,6 +134,8 @@ class RefinedUpsampleBlock(nn.Module):
 class _AtrousConv(nn.Module):
     """A dilated 3x3 convolution, or a 1x1 convolution if `rate` is 1; then batch norm and ReLU."""
 
+    conv_norm_pairs = (("atrous_conv", "bn"),)
+
     def __init__(self, in_channels: int, out_channels: int, rate: int) -> None:
         super().__init__()
         size, padding = (1, 0) if rate == 1 else (3, rate)
@@ -143,6 +145,8 @@ class _AtrousConv(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.bn, nn.Identity):  # the batch norm is folded into the convolution
+            return self.atrous_conv(x, shared, relu=True)  # (B*O, out_channels, h, w)
         return F.relu_(self.bn(self.atrous_conv(x, shared)))  # (B*O, out_channels, h, w)
 
 
@@ -156,6 +160,8 @@ class AtrousPyramid(nn.Module):
         channels: channels of input and output.
         width: channels of each of the five branches.
     """
+
+    conv_norm_pairs = (("global_avg_pool.1", "global_avg_pool.2"), ("conv1", "bn1"))
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -179,7 +185,10 @@ class AtrousPyramid(nn.Module):
         pooled = self.global_avg_pool(torch.cat(means, 1)).expand(-1, -1, *x.shape[2:])
         parts = [aspp(x, shared) for aspp in (self.aspp1, self.aspp2, self.aspp3, self.aspp4)]
         # (B*O, 5 * width, h, w) -> (B*O, channels, h, w)
-        return F.relu_(self.bn1(self.conv1(torch.cat([*parts, pooled], 1))))
+        both = torch.cat([*parts, pooled], 1)
+        if isinstance(self.bn1, nn.Identity):
+            return self.conv1(both, relu=True)
+        return F.relu_(self.bn1(self.conv1(both)))
 
 
 class QualityHead(nn.Module):

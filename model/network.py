@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.backbones import ImageFeatures, ResNetBackbone
 from model.compiled import compile_parts
@@ -25,6 +24,7 @@ from model.convolution import Conv2d, find_packing
 from model.decoder import Decoder
 from model.encoders import KeyEncoder, KeyValueEncoder, ValueEncoder
 from model.features import MemoryEntry, MemoryView, QueryFeatures, Rows, join_objects
+from model.folding import BATCH_NORMS, fold_batch_norms
 from model.matching import Similarity, read, to_rows
 from model.modules import RelationFusion
 from util.devices import total_memory
@@ -229,10 +229,14 @@ class Network(nn.Module):
         return max(1, min(_OBJECTS_PER_CHUNK, int(budget / (_TENSORS * tensor_bytes))))
 
     def train(self, mode: bool = True) -> Network:
-        """Set training mode; batch norms stay in eval mode, as published."""
+        """Set training mode; batch norms stay in eval mode, as published.
+
+        So their statistics never change, also in parts of a plugin: they are those of the loaded
+        weights, or a mean of 0 and a variance of 1.
+        """
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, BATCH_NORMS):
                 module.eval()
         return self
 
@@ -241,23 +245,30 @@ class Network(nn.Module):
     ) -> Network:
         """Return a copy for inference: batch norms folded, in `dtype`, channels-last, on `device`.
 
+        Batch norms that are not folded (see model/folding.py) stay in float32.
+
         Args:
-            exact: disable Winograd convolutions, so that results are rounded as torch rounds them.
+            exact: disable Winograd and fused convolutions, so that results are rounded as torch
+                rounds them.
             compile_mode: mode of torch.compile; "" disables it.
 
         Raises:
             ValueError: `compile_mode` is set, but there is no C++ compiler.
         """
         network = copy.deepcopy(self).eval().requires_grad_(False)
-        for module in [*network.modules()]:
-            _fold_batch_norms(module)
+        fold_batch_norms(network)
         for module in [*network.modules()]:
             if isinstance(module, ResNetBackbone):
                 module.fold_blocks()
         network = to_channels_last(network.to(device))
-        # bfloat16 has the range of float32, so no module needs to keep float32 for it.
-        kept = [] if dtype == torch.bfloat16 else network.modules()
-        kept = [m for m in kept if getattr(m, "keeps_float32", False)]
+        # bfloat16 has the range of float32, so no module needs to keep float32 for it. Batch norms
+        # keep the type of their statistics.
+        keeps = dtype != torch.bfloat16
+        kept = [
+            m
+            for m in network.modules()
+            if isinstance(m, BATCH_NORMS) or (keeps and getattr(m, "keeps_float32", False))
+        ]
         exempt = {id(parameter) for module in kept for parameter in module.parameters()}
         for parameter in network.parameters():
             if id(parameter) not in exempt:
@@ -314,20 +325,3 @@ def _in_chunks(size: int, run: Callable[..., torch.Tensor], *tensors: torch.Tens
         return run(*tensors)
     chunks = zip(*(tensor.split(size, 1) for tensor in tensors), strict=True)
     return torch.cat([run(*chunk) for chunk in chunks], 1)  # (B, O, ...)
-
-
-def _fold_batch_norms(module: nn.Module) -> None:
-    """Fold the batch norms among a module's children into the convolutions before them.
-
-    Convolution and batch norm are paired by name: conv1 and bn1, 0 and 1, atrous_conv and bn.
-    """
-    children = dict(module.named_children())
-    for name, norm in children.items():
-        if not isinstance(norm, nn.BatchNorm2d):
-            continue
-        before = name.replace("bn", "conv") if "bn" in name else str(int(name) - 1)
-        before = "atrous_conv" if name == "bn" else before
-        conv = children[before]
-        assert isinstance(conv, nn.Conv2d), f"{before} is not the convolution before {name}"
-        setattr(module, before, fuse_conv_bn_eval(conv, norm))
-        setattr(module, name, nn.Identity())

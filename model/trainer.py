@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -176,9 +176,7 @@ class Trainer:
         """
         self.optimizer.zero_grad(set_to_none=True)
         sums: Scalars = {}
-        if first_masks is None:
-            first_masks = self._split(labels[:, 0])
-        batch = (images, labels, num_objects, first_masks)
+        batch = [images, labels, num_objects] + ([] if first_masks is None else [first_masks])
         parts = (torch.chunk(t, self.passes) for t in batch)
         for number, part in enumerate(zip(*parts, strict=True), 1):
             # The last pass exchanges the gradients of all passes.
@@ -192,7 +190,7 @@ class Trainer:
             [is_bad, stop_requested, has_bad_files], self.device
         )
         if any_bad:
-            raise FloatingPointError(self._explain_loss(is_bad, sums, Batch(*batch)))
+            raise FloatingPointError(self._explain_loss(is_bad, sums, batch))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.iteration += 1
@@ -221,13 +219,15 @@ class Trainer:
         images: torch.Tensor,
         labels: torch.Tensor,
         num_objects: torch.Tensor,
-        first_masks: torch.Tensor,
+        first_masks: torch.Tensor | None = None,
     ) -> tuple[Scalars, torch.Tensor]:
         """Run the forward pass and the loss of one pass; arguments as in `step`."""
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True).long()
+        if first_masks is None:
+            first_masks = self._split(labels[:, 0])
         first_masks = first_masks.to(self.device, non_blocking=True).float()
-        num_objects = num_objects.to(self.device)
+        num_objects = num_objects.to(self.device, non_blocking=True)
 
         with autocast(self.device, self.dtype):
             true_masks = None
@@ -246,15 +246,17 @@ class Trainer:
             return self.unroll.no_sync()
         return nullcontext()
 
-    def _explain_loss(self, is_bad: bool, scalars: Scalars, batch: Batch) -> str:
+    def _explain_loss(self, is_bad: bool, scalars: Scalars, batch: Sequence[torch.Tensor]) -> str:
         """Save the batch of a loss that is not finite, and describe the failure."""
         if not is_bad:
             return f"The loss of another process is not finite at iteration {self.iteration}."
+        images, labels, num_objects, *given = batch
+        first_masks = given[0] if given else self._split(labels[:, 0])
         path = self.folder / f"bad_batch_{self.iteration}_rank{self.ranks.rank}.pth"
         with atomic_path(path) as temporary:
             torch.save(
                 {
-                    **batch._asdict(),
+                    **Batch(images, labels, num_objects, first_masks)._asdict(),
                     "scalars": {name: value.item() for name, value in scalars.items()},
                     "weights": self.network.state_dict(),
                 },

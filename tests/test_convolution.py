@@ -5,15 +5,19 @@ from __future__ import annotations
 import copy
 import itertools
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.convolution import Conv2d, JointConv2d, Packing, find_packing
 from model.methods import build_network
 from model.network import NetworkSpec
+from tests.tiny_networks import random_inputs, segment, tiny_network
 
 CPU = torch.device("cpu")
 # torch's convolution, oneDNN's, and this project's.
@@ -121,3 +125,85 @@ def test_network_for_inference_can_be_copied(method: str) -> None:
         )
         half = network.for_inference(CPU, torch.bfloat16)
         assert half.encode_query(half.encode_image(image.bfloat16())).key.dtype == torch.bfloat16
+
+
+class FusedConvolutions(TorchDispatchMode):
+    """Run cuDNN's fused convolutions on a CPU.
+
+    Args:
+        relu: its ReLU.
+    """
+
+    def __init__(self, relu: Callable[[torch.Tensor], torch.Tensor] = F.relu) -> None:
+        super().__init__()
+        self._relu = relu
+        self.num_fused = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.cudnn_convolution_add_relu.default:
+            x, weight, add, alpha, bias, *place = args
+            assert alpha == 1
+            self.num_fused += 1
+            return self._relu(F.conv2d(x, weight, bias, *place) + add)
+        if func is torch.ops.aten.cudnn_convolution_relu.default:
+            x, weight, bias, *place = args
+            self.num_fused += 1
+            return self._relu(F.conv2d(x, weight, bias, *place))
+        return func(*args, **(kwargs or {}))
+
+
+def without_nan(x: torch.Tensor) -> torch.Tensor:
+    return F.relu(x.nan_to_num())
+
+
+def unsupported(x: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("FIND was unable to find an engine to execute this computation")
+
+
+@pytest.mark.parametrize(
+    ("relu", "fuses"), [(F.relu, True), (without_nan, False), (F.gelu, False), (unsupported, False)]
+)
+def test_fused_convolutions_of_gpus(
+    relu: Callable[[torch.Tensor], torch.Tensor], fuses: bool
+) -> None:
+    """They are used where they compute what torch does."""
+    conv = JointConv2d(3 + 2, 4, 3, padding=1, stride=2).requires_grad_(False)
+    own, shared, add = features(3, 3, 8, 9), features(1, 2, 8, 9), features(3, 4, 4, 5)
+    with torch.inference_mode():
+        expected = [
+            conv(own, shared, relu=True),
+            conv(own, shared, add=add, relu=True, relu_first=True),
+            conv(torch.cat([own, own[:, :2]], 1), add=add, relu=True),
+            conv(torch.cat([own, own[:, :2]], 1), add=add),
+        ]
+        conv.pack(Packing(None, is_cudnn=True))
+        with FusedConvolutions(relu) as mode:
+            conv(own, shared, relu=True)
+            conv(torch.cat([own, own[:, :2]], 1))
+            mode.num_fused = 0  # without those that compare
+            results = [
+                conv(own, shared, relu=True),
+                conv(own, shared, add=add, relu=True, relu_first=True),
+                conv(torch.cat([own, own[:, :2]], 1), add=add, relu=True),
+                conv(torch.cat([own, own[:, :2]], 1), add=add),
+            ]
+    assert mode.num_fused == (2 if fuses else 0)
+    for result, value in zip(results, expected, strict=True):
+        torch.testing.assert_close(result, value, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["stcn", "gsfm", "qdmn", "rde", "imsfr"])
+def test_fused_convolutions_of_gpus_in_a_network(method: str) -> None:
+    plain = tiny_network(method=method)
+    fused = plain.for_inference(CPU, torch.float32, exact=True)
+    for module in fused.modules():
+        if isinstance(module, Conv2d):
+            module.pack(Packing(None, is_cudnn=True))
+    inputs = random_inputs(1, 2)
+    with torch.inference_mode(), FusedConvolutions() as mode:
+        torch.testing.assert_close(
+            segment(fused, *inputs), segment(plain, *inputs), atol=2e-5, rtol=2e-5
+        )
+    assert mode.num_fused > 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from inference_memory_bank import (
     EveryN,
@@ -22,6 +23,7 @@ from tests.memory_frames import (
     store_video,
     stored_frames,
 )
+from util.devices import HostCopy
 
 
 @pytest.mark.parametrize(
@@ -127,3 +129,30 @@ def test_lowest_quality_and_age_are_evicted() -> None:
 def test_wrong_threshold_is_an_error(threshold: float) -> None:
     with pytest.raises(ValueError, match=r"quality_threshold must be in \[0, 1\]"):
         QualityGated(quality_threshold=threshold)
+
+
+@pytest.mark.parametrize("capacity", [0, 4])
+@pytest.mark.parametrize("reference", ["annotation", "prediction"])
+def test_a_decision_about_quality_may_come_with_the_next_frame(
+    capacity: int, reference: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU, the quality is not known when the frame is written."""
+    policy = QualityGated(2, 0.9, reference, mem_capacity=capacity)
+    annotations, generator = (0, 9), torch.Generator().manual_seed(0)
+    qualities = torch.rand(30, generator=generator).tolist()
+    seen = []
+    for is_complete in (True, False):
+        monkeypatch.setattr(HostCopy, "is_complete", is_complete)
+        bank = MemoryBank(capacity=capacity or None)
+        views = []
+        for t in range(30):
+            if bank.slots:
+                view = policy.view(bank, t)
+                views.append((view.key.clone(), view.value.clone()))
+            policy.write(bank, make_entry(t, quality=qualities[t]), t, t in annotations)
+        seen.append(views)
+        frames = [slot.frame_index for slot in bank.slots]
+    assert 4 <= len(frames) < 15, "some frames are stored, others are not"
+    for now, later in zip(*seen, strict=True):
+        assert torch.equal(now[0], later[0])
+        assert torch.equal(now[1], later[1])

@@ -140,6 +140,40 @@ def _keep_freed_memory() -> None:
         change(_M_TRIM_THRESHOLD, -1)
 
 
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor from the CPU to a device; to a GPU from pinned memory, without waiting."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+class HostCopy:
+    """A copy of a tensor to the CPU that waits for a GPU only when it is read.
+
+    Args:
+        tensor: a tensor on any device.
+    """
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        is_on_gpu = tensor.device.type == "cuda"
+        self._copy = tensor.to("cpu", non_blocking=is_on_gpu)  # torch pins its memory
+        self._end: torch.cuda.Event | None = None
+        if is_on_gpu:
+            self._end = torch.cuda.Event()
+            self._end.record(torch.cuda.current_stream(tensor.device))
+
+    @property
+    def is_complete(self) -> bool:
+        """True if `read` will not wait."""
+        return self._end is None or self._end.query()
+
+    def read(self) -> torch.Tensor:
+        """Return the copy."""
+        if self._end is not None:
+            self._end.synchronize()
+        return self._copy
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager:
     """Enable mixed precision for a forward pass; no effect for float32."""
     if dtype == torch.float32:
