@@ -92,7 +92,7 @@ def test_peak_of_live_tensors(gpu: FakeGpu) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_session_does_not_wait(gpu: FakeGpu, method: str) -> None:
     works = [*segment_on_gpu(gpu, make_predictor(method, "tiny"), 3, num_frames=5)]
-    for work in works[2:]:
+    for work in works[2:-1]:
         # QDMN decides about a frame when it stores the next one. If the caller has not waited for
         # the frame's results by then, the session waits for its quality.
         waits = {"wait: event": 1} if method == "qdmn" else {}
@@ -133,7 +133,7 @@ def test_the_session_for_davis(gpu: FakeGpu, method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_training_step_waits_once(gpu: FakeGpu, method: str) -> None:
-    *_, work = train(gpu, method, "tiny", num_steps=1)
+    *_, work = train(gpu, method, "tiny", num_steps=2)
     assert work.waits == 1, work.operations
 
 

@@ -101,6 +101,8 @@ class FakeGpu(TorchDispatchMode):
                 (FakeTensor, "tolist", lambda tensor: self._to_list(tensor)),
                 (FakeTensor, "__deepcopy__", _deepcopy),
                 (torch.Tensor, "backward", _make_gradients),
+                # `Module.to`: weights are made on the GPU, so it changes nothing.
+                (torch.utils, "swap_tensors", lambda one, other: None),
                 (torch.cuda, "current_stream", lambda device: None),
                 (torch.cuda, "Event", lambda: _Event(self)),
             ):
