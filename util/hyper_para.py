@@ -14,6 +14,7 @@ from typing import Literal
 
 from util.command_line import PLUGIN_HELP, option
 
+NetworkSize = Literal["base", "small", "tiny"]
 CompileMode = Literal["", "default", "reduce-overhead", "max-autotune"]  # of torch.compile
 LEFT_OUT = "none"  # value of --davis_root and --yv_root: train without this data set
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -34,7 +35,7 @@ class TrainSettings:
 
     id: str = _run("", "name of the run; results are written to <save_dir>/<id>")
     method: str = _run("stcn", "method to train: stcn, gsfm, qdmn, rde, imsfr or a plugin's")
-    size: Literal["base", "small", "tiny"] = _run(
+    size: NetworkSize = _run(
         "base", "widths of the network: base as published, small for laptops, tiny for tests"
     )
     stage: str = _run(

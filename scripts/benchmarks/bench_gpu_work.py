@@ -18,6 +18,7 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -76,10 +77,20 @@ from model.network import NetworkSpec
 from model.trainer import Trainer
 from scripts.benchmarks.fake_gpu import GPU, FakeGpu, Work
 from util.files import write_json
-from util.hyper_para import EvalSettings, TrainSettings
+from util.hyper_para import EvalSettings, NetworkSize, TrainSettings
 from util.ranks import Ranks
 
 HEIGHT, WIDTH = 480, 854
+
+
+class _Row(TypedDict):
+    method: str
+    objects: int
+    run: str  # session, tracker or training
+    waits: float
+    copies: float
+    kernels: float
+    peak_bytes: int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measure_all(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
+def _measure_all(arguments: argparse.Namespace) -> Iterator[_Row]:
     for method in arguments.methods:
         for num_objects in arguments.objects:
             for run in ("session", "tracker"):
@@ -115,7 +126,7 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
         yield _make_row(method, 2, "training", works[1:])
 
 
-def _make_row(method: str, num_objects: int, run: str, works: Sequence[Work]) -> dict[str, object]:
+def _make_row(method: str, num_objects: int, run: str, works: Sequence[Work]) -> _Row:
     return {
         "method": method,
         "objects": num_objects,
@@ -177,7 +188,7 @@ def segment_arrays(
         yield work
 
 
-def train(gpu: FakeGpu, method: str, size: str, num_steps: int) -> Iterator[Work]:
+def train(gpu: FakeGpu, method: str, size: NetworkSize, num_steps: int) -> Iterator[Work]:
     """Train a new network on clips of two objects; yield the work of each step."""
     with GPU:
         network = build_network(NetworkSpec(method, size))
