@@ -156,3 +156,32 @@ def desk(browser: Browser, frames: Path, tiny_weights: Path, tmp_path: Path) -> 
     """A server of a new session with its page; its console must stay without errors."""
     with open_desk(browser, frames, tmp_path / "session", tiny_weights) as opened:
         yield opened
+
+
+# Requests that playwright's routes hold sometimes pass unnoticed.
+_HOLD = """([path, isAnswer]) => {
+    const send = window.fetch;
+    window.fetch = async (address, options) => {
+        if (!address.includes(path)) return send(address, options);
+        window.fetch = send;
+        const answer = isAnswer ? await send(address, options) : null;
+        await new Promise((resolve) => { window.release = resolve; });
+        return answer ?? send(address, options);
+    };
+}"""
+
+
+class Held:
+    """The next request to a path, or its answer, which the page gets at `release`."""
+
+    def __init__(self, page: AnnotatorPage, path: str, is_answer: bool) -> None:
+        self._page = page
+        page.page.evaluate(_HOLD, [path, is_answer])
+
+    def wait(self) -> None:
+        """Wait until it is held."""
+        self._page.wait("window.release !== undefined")
+
+    def release(self) -> None:
+        """Let it pass."""
+        self._page.page.evaluate("release()")

@@ -17,7 +17,7 @@ pytest.importorskip(
 if missing_software():
     pytest.skip(f"No browser: {missing_software()}", allow_module_level=True)
 
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import Browser
 
 from scripts.shared.annotator_process import AnnotatorProcess
 from tests import annotator_desk
@@ -25,6 +25,7 @@ from tests.annotator_desk import (
     NUM_FRAMES,
     WIDTH,
     Desk,
+    Held,
     box,
     iou,
     open_desk,
@@ -79,17 +80,14 @@ def test_two_pages_do_not_overwrite_each_other(desk: Desk) -> None:
     np.testing.assert_array_equal(desk.client.labels(0), expected)
 
     # The second page sends a stroke that was drawn before the first page's.
-    held: list[Route] = []
-    second.page.route("**/paint?*", lambda route: held.append(route))
+    request = Held(second, "/paint?", is_answer=False)
     second.press("l")
     second.click(*rectangle(100, 10, 120, 30))
     second.press("Enter")
     second.wait("annotator.pending === 1")
-    while not held:
-        second.page.wait_for_timeout(10)
+    request.wait()
     first.draw_polygon(rectangle(90, 70, 100, 80))
-    held[0].continue_()
-    second.page.unroute("**/paint?*")
+    request.release()
     second.wait("annotator.pending === 0")
     second.wait('document.querySelector("#messages").innerText.includes("another window")')
     assert "Draw it again" in second.messages()

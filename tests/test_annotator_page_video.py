@@ -19,8 +19,6 @@ if missing_software():
     pytest.skip(f"No browser: {missing_software()}", allow_module_level=True)
 
 
-from playwright.sync_api import Route
-
 import eval_generic
 from annotator import routes_session
 from tests import annotator_desk
@@ -29,6 +27,7 @@ from tests.annotator_desk import (
     NUM_FRAMES,
     WIDTH,
     Desk,
+    Held,
     outline,
     rectangle,
     true_mask,
@@ -99,15 +98,12 @@ def test_a_stopped_propagation_keeps_its_masks(desk: Desk) -> None:
 def test_a_late_answer_does_not_revive_an_ended_propagation(desk: Desk) -> None:
     page = desk.page
     page.draw_polygon(outline(true_mask(0)))
-    held: list[Route] = []
-    page.page.route("**/api/propagate", lambda route: held.append(route))
+    answer = Held(page, "/api/propagate", is_answer=True)
     page.press("t")
-    while not held:
-        page.page.wait_for_timeout(10)
-    answer = held[0].fetch()
+    answer.wait()
     page.wait(f"annotator.session.state({NUM_FRAMES - 1}, 1) === 'propagated'", 60)
     page.wait_propagated()
-    held[0].fulfill(response=answer)
+    answer.release()
     page.page.wait_for_timeout(200)
     assert page.value("annotator.session.job") is None
 
