@@ -18,6 +18,7 @@ from scripts.benchmarks.bench_gpu_work import (
     train,
 )
 from scripts.benchmarks.fake_gpu import GPU, FakeGpu
+from util.hyper_para import EvalSettings
 
 METHODS = ["stcn", "gsfm", "qdmn", "rde", "imsfr"]
 
@@ -105,21 +106,21 @@ def test_a_tracker_waits_once_per_frame(gpu: FakeGpu, method: str) -> None:
     assert all(work.waits == 1 for work in works[2:]), [work.operations for work in works]
 
 
-VARIANTS: dict[str, dict[str, object]] = {
-    "views": {"scales": (1.0, 0.7), "flip": True},
-    "half precision": {"precision": "float16"},
-    "half memory": {"mem_half": True},
-    "capacity": {"mem_capacity": 4, "mem_every": 1},
-    "kernel": {"use_km": True},
-    "all rows": {"top": 0},
-    "YouTube": {"dataset": "youtube"},
+VARIANTS: dict[str, EvalSettings] = {
+    "views": EvalSettings(scales=[1.0, 0.7], flip=True),
+    "half precision": EvalSettings(precision="float16"),
+    "half memory": EvalSettings(mem_half=True),
+    "capacity": EvalSettings(mem_capacity=4, mem_every=1),
+    "kernel": EvalSettings(use_km=True),
+    "all rows": EvalSettings(top=0),
+    "YouTube": EvalSettings(dataset="youtube"),
 }
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_all_tensors_are_on_one_device(gpu: FakeGpu, method: str, variant: str) -> None:
-    predictor = make_predictor(method, "tiny", **VARIANTS[variant])
+    predictor = make_predictor(method, "tiny", VARIANTS[variant])
     works = [*segment_arrays(gpu, predictor, 2, num_frames=5, annotated=(0, 2))]
     assert len(works) == 5
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -65,6 +68,31 @@ def test_a_failure_and_a_limit_of_time(tmp_path: Path) -> None:
     assert time.monotonic() - start < 20
     result = run_section("late", Section("Late", [[PYTHON, "-c", slow]]), tmp_path, 1)
     assert result.verdict == "left out: no time was left"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_report_leaves_no_process(number: int, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    slow = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    code = f"""
+import sys; sys.path.insert(0, {str(gpu_report.ROOT)!r})
+from pathlib import Path
+from scripts.benchmarks.report_page import Section, run_section
+section = Section("Slow", [[sys.executable, "-c", {slow!r}]])
+run_section("slow", section, Path({str(tmp_path)!r}), 60)
+"""
+    process = subprocess.Popen([PYTHON, "-c", code], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(30) != 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid.read_text()), 0)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_wrong_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

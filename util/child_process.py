@@ -79,7 +79,7 @@ def run_to_end(
     Raises:
         KeyboardInterrupt, SystemExit: this process got SIGINT or SIGTERM.
     """
-    with _raise_on_sigterm():
+    with raise_on_sigterm():
         process = subprocess.Popen(command, stdout=stdout, text=True)
         try:
             output = process.communicate()[0]
@@ -119,7 +119,7 @@ def _parse_last_line(output: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _raise_on_sigterm() -> Iterator[None]:
+def raise_on_sigterm() -> Iterator[None]:
     """Raise SystemExit at SIGTERM, whose default action would leave the child running.
 
     A handler of the caller stays. Other threads than the main one receive no signals.

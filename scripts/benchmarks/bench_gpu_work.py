@@ -115,9 +115,8 @@ def _measure_all(arguments: argparse.Namespace) -> Iterator[_Row]:
         for num_objects in arguments.objects:
             for run in ("session", "tracker"):
                 with FakeGpu().run() as gpu:
-                    predictor = make_predictor(
-                        method, arguments.size, precision=arguments.precision
-                    )
+                    settings = EvalSettings(precision=arguments.precision)
+                    predictor = make_predictor(method, arguments.size, settings)
                     segment = segment_on_gpu if run == "session" else segment_arrays
                     works = [*segment(gpu, predictor, num_objects, arguments.frames)]
                 yield _make_row(method, num_objects, run, works[2:])
@@ -138,17 +137,12 @@ def _make_row(method: str, num_objects: int, run: str, works: Sequence[Work]) ->
     }
 
 
-def make_predictor(method: str, size: str, **options: object) -> Predictor:
-    """Make a predictor with a new network on the pretended GPU.
-
-    Args:
-        options: see EvalSettings.
-    """
+def make_predictor(method: str, size: str, settings: EvalSettings | None = None) -> Predictor:
+    """Make a predictor with a new network on the pretended GPU."""
     with GPU:
         network = build_network(NetworkSpec(method, size))
-    settings = EvalSettings(device="cuda", **options)  # type: ignore[arg-type]
     with mock.patch("inference.predictor.pick_device", return_value=GPU):
-        return Predictor(settings, network=network)
+        return Predictor(settings or EvalSettings(), network=network)
 
 
 def segment_on_gpu(

@@ -75,6 +75,7 @@ from scripts.benchmarks.report_page import Result, Section, run_section, write_p
 from util.devices import pick_device
 from util.hyper_para import EvalSettings
 from util.provenance import describe_run
+from util.signals import INTERRUPTED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, section in plan(arguments, str(device)):
         print(f"{section.title}...", flush=True)
         left = end - time.monotonic()
-        results.append(run_section(name, section, arguments.output, left))
+        try:
+            results.append(run_section(name, section, arguments.output, left))
+        except KeyboardInterrupt:
+            print("\nInterrupted: the report has the sections before.", file=sys.stderr)
+            return INTERRUPTED
         print(f"{section.title}: {results[-1].verdict}", flush=True)
         write_page(arguments.output, record, device, results)
     print(f"The report: {arguments.output / 'report.md'}")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from util.child_process import raise_on_sigterm
 from util.files import atomic_path
 from util.provenance import Record
 
@@ -78,15 +79,16 @@ def _run(command: Sequence[str], stdout: int, stderr: int, end: float) -> int:
     Raises:
         subprocess.TimeoutExpired: it was still running at `end`.
     """
-    process = subprocess.Popen(
-        command, stdout=stdout, stderr=stderr, cwd=ROOT, start_new_session=True
-    )
-    try:
-        return process.wait(max(0.0, end - time.monotonic()))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with raise_on_sigterm():
+        process = subprocess.Popen(
+            command, stdout=stdout, stderr=stderr, cwd=ROOT, start_new_session=True
+        )
+        try:
+            return process.wait(max(0.0, end - time.monotonic()))
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def write_page(

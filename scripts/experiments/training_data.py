@@ -67,7 +67,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run all commands; return the exit status."""
     arguments = parse(argv)
-    link_first_set(arguments)
+    try:
+        link_first_set(arguments)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return run_commands(plan(arguments))
 
 
